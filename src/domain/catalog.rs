@@ -1,0 +1,179 @@
+//! Where the parts of a backup lie in a store, and which backups exist.
+//!
+//! A backup exists exactly when its manifest does: the manifest is written last and deleted first.
+
+use std::{fmt, str::FromStr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, Serializer, de};
+
+use super::{
+    archive::Codec,
+    identity::{BackupId, SourceName, compact_time},
+};
+
+/// A place in a store: parts of `A-Z a-z 0-9 . _ -` joined by `/`, none of them `.` or `..`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(String);
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a key: use parts of A-Z, a-z, 0-9, `.`, `_`, `-` joined by `/`")]
+pub struct NotAKey {
+    text: String,
+}
+
+/// S3 takes keys of up to 1024 bytes; a configured prefix needs some of them.
+const KEY_BYTES_MAX: usize = 700;
+
+impl Key {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The part behind the last `/`.
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or(&self.0)
+    }
+}
+
+impl FromStr for Key {
+    type Err = NotAKey;
+
+    fn from_str(text: &str) -> Result<Self, NotAKey> {
+        let is_part = |part: &str| {
+            !matches!(part, "" | "." | "..")
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+        };
+        if text.len() <= KEY_BYTES_MAX && text.split('/').all(is_part) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NotAKey { text: text.to_owned() })
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Key {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// `<source>/origin.json`
+pub fn origin_key(source: &SourceName) -> Key {
+    Key(format!("{source}/origin.json"))
+}
+
+/// `<source>/manifests/`: nothing but manifests lies here, so that listing names is listing backups.
+pub fn manifests_prefix(source: &SourceName) -> String {
+    format!("{source}/manifests/")
+}
+
+pub fn manifest_key(source: &SourceName, backup: &BackupId) -> Key {
+    Key(format!("{}{backup}.json", manifests_prefix(source)))
+}
+
+/// The backup whose manifest lies at this key.
+pub fn backup_of_manifest(key: &Key) -> Option<BackupId> {
+    key.name().strip_suffix(".json")?.parse().ok()
+}
+
+/// `<source>/archives/`
+pub fn all_archives_prefix(source: &SourceName) -> String {
+    format!("{source}/archives/")
+}
+
+pub fn archives_prefix(source: &SourceName, backup: &BackupId) -> String {
+    format!("{}{backup}/", all_archives_prefix(source))
+}
+
+/// The backup to which an object below `archives/` belongs.
+pub fn backup_of_archive(source: &SourceName, key: &Key) -> Option<BackupId> {
+    let rest = key.as_str().strip_prefix(&all_archives_prefix(source))?;
+    rest.split('/').next()?.parse().ok()
+}
+
+/// `…/shard-0000/dump.rdb.zst.000`: object `index` of a shard's archive.
+pub fn archive_key(
+    source: &SourceName,
+    backup: &BackupId,
+    shard: u32,
+    name: &str,
+    codec: Codec,
+    index: u32,
+) -> Result<Key, NotAKey> {
+    let prefix = archives_prefix(source, backup);
+    format!("{prefix}shard-{shard:04}/{name}{}.{index:03}", codec.extension()).parse()
+}
+
+/// `…/installation.json.zst.000`
+pub fn installation_key(source: &SourceName, backup: &BackupId, codec: Codec, index: u32) -> Key {
+    let prefix = archives_prefix(source, backup);
+    Key(format!("{prefix}{INSTALLATION}{}.{index:03}", codec.extension()))
+}
+
+/// Name of the archive that tells what the manifest must not.
+pub const INSTALLATION: &str = "installation.json";
+
+pub fn records_prefix(source: &SourceName, backup: &BackupId) -> String {
+    format!("{source}/records/{backup}/")
+}
+
+/// `<source>/records/<backup>/<time>-<chance>-<kind>.json`: append-only, the last one counts.
+pub fn record_key(
+    source: &SourceName,
+    backup: &BackupId,
+    at: Timestamp,
+    kind: &str,
+) -> Result<Key, NotAKey> {
+    format!("{}{}-{kind}.json", records_prefix(source, backup), compact_time(at)).parse()
+}
+
+pub fn runs_prefix(source: &SourceName) -> String {
+    format!("{source}/runs/")
+}
+
+/// `<source>/runs/<time>-<kind>.json`: each run, also a failed one.
+pub fn run_key(source: &SourceName, at: Timestamp, kind: &str) -> Result<Key, NotAKey> {
+    format!("{}{}-{kind}.json", runs_prefix(source), compact_time(at)).parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_lead_back_to_their_backup() {
+        let source: SourceName = "sessions".parse().unwrap();
+        let backup: BackupId = "20261120T020000Z-daily-k3x9q2".parse().unwrap();
+        let manifest = manifest_key(&source, &backup);
+        assert_eq!(manifest.as_str(), "sessions/manifests/20261120T020000Z-daily-k3x9q2.json");
+        assert_eq!(backup_of_manifest(&manifest), Some(backup.clone()));
+        let archive = archive_key(&source, &backup, 3, "dump.rdb", Codec::Zstd, 0).unwrap();
+        assert_eq!(
+            archive.as_str(),
+            "sessions/archives/20261120T020000Z-daily-k3x9q2/shard-0003/dump.rdb.zst.000",
+        );
+        assert_eq!(backup_of_archive(&source, &archive), Some(backup));
+    }
+
+    #[test]
+    fn a_key_cannot_leave_its_store() {
+        for text in ["", "/a", "a/", "a//b", "../a", "a/../b", "a/./b", "a b", "a\\b", "a\0"] {
+            assert!(text.parse::<Key>().is_err(), "{text:?}");
+        }
+    }
+}

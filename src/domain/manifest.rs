@@ -1,0 +1,245 @@
+//! The document that makes archives a backup. It is written last and holds no key, value or secret.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    archive::Codec,
+    catalog::Key,
+    digest::{Crc64Nvme, Sha256},
+    identity::{BackupId, ScheduleName, SourceName},
+    rdb::{Facts, Magic, SlotRange},
+};
+
+/// The version this program writes. It reads this and every earlier one, for ever.
+pub const VERSION: u32 = 1;
+
+/// More than any installation needs; what is longer is no manifest of ours.
+pub const BYTES_MAX: usize = 64 << 20;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Manifest {
+    pub version: u32,
+    pub backup: BackupId,
+    pub source: SourceName,
+    pub origin: Origin,
+    pub schedule: Option<ScheduleName>,
+    /// The moment the schedule meant; none when a person asked.
+    pub scheduled_for: Option<Timestamp>,
+    /// Name and version of the program that wrote it.
+    pub tool: String,
+    pub begun: Timestamp,
+    pub ended: Timestamp,
+    pub server: Server,
+    pub topology: TopologyKind,
+    /// Time between the first and the last shard's capture; a Cluster backup is consistent per shard only.
+    pub skew_seconds: f64,
+    pub shards: Vec<ShardManifest>,
+    /// `installation.json`: what a restore needs to know and the manifest must not tell.
+    pub installation: Archive,
+    pub shrink_guard: ShrinkGuard,
+}
+
+/// Which installation a prefix belongs to. Any identity in common means the same origin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Origin {
+    pub identities: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Server {
+    pub flavour: Flavour,
+    /// As INFO tells it, such as `7.0.15`.
+    pub version: String,
+}
+
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flavour {
+    Redis,
+    Valkey,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TopologyKind {
+    Standalone,
+    Sentinel,
+    Cluster,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ShardManifest {
+    pub shard: u32,
+    /// Empty where the topology has no slots.
+    pub slots: Vec<SlotRange>,
+    pub method: Method,
+    /// By the captured server's own clock.
+    pub captured_at: Timestamp,
+    pub captured_from: NodeRole,
+    pub replication: ReplicationPoint,
+    pub rdb: RdbContent,
+    pub archives: Vec<Archive>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    Replication,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeRole {
+    Primary,
+    Replica,
+}
+
+/// The place in the replication stream that the RDB stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReplicationPoint {
+    pub id: String,
+    pub offset: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum RdbContent {
+    /// Walked to its end: every opcode known, counted and checked.
+    Read(Facts),
+    /// Of a version newer than this program: framing, CRC-64 and EOF proven, the content not.
+    Unread(Unread),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Unread {
+    pub magic: Magic,
+    pub version: u32,
+    pub bytes: u64,
+}
+
+/// One captured file as stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Archive {
+    /// Name of the captured file, such as `dump.rdb`.
+    pub name: String,
+    pub codec: Codec,
+    /// In order; their stored bytes joined are the archive.
+    pub objects: Vec<Object>,
+}
+
+impl Archive {
+    pub fn stored_bytes(&self) -> u64 {
+        self.objects.iter().map(|object| object.bytes).sum()
+    }
+}
+
+/// One object in a store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Object {
+    pub key: Key,
+    /// Where the bucket keeps versions. Reads use it, so a later overwrite changes nothing.
+    pub version_id: Option<String>,
+    pub bytes: u64,
+    pub sha256: Sha256,
+    pub crc64nvme: Crc64Nvme,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShrinkGuard {
+    NotChecked,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("decode a manifest")]
+    Decode(#[source] serde_json::Error),
+    #[error(
+        "manifest version {found} is newer than {VERSION}, the newest this program reads; use a newer redis-backup"
+    )]
+    Newer { found: u32 },
+    #[error("the manifest contradicts itself: {0}")]
+    Inconsistent(String),
+}
+
+impl Manifest {
+    pub fn encode(&self) -> Result<Vec<u8>, Error> {
+        let mut bytes = serde_json::to_vec_pretty(self).map_err(Error::Decode)?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let Versioned { version } = serde_json::from_slice(bytes).map_err(Error::Decode)?;
+        if version > VERSION {
+            return Err(Error::Newer { found: version });
+        }
+        let manifest: Self = serde_json::from_slice(bytes).map_err(Error::Decode)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Checked after each read and before each write: a manifest names objects of its own backup only.
+    pub fn check(&self) -> Result<(), Error> {
+        let inconsistent = |text: String| Err(Error::Inconsistent(text));
+        if self.shards.is_empty() {
+            return inconsistent("it has no shard".to_owned());
+        }
+        for (index, shard) in self.shards.iter().enumerate() {
+            if shard.shard as usize != index {
+                return inconsistent(format!("shard {} stands at place {index}", shard.shard));
+            }
+            if shard.archives.is_empty() {
+                return inconsistent(format!("shard {index} has no archive"));
+            }
+        }
+        let prefix = super::catalog::archives_prefix(&self.source, &self.backup);
+        for archive in self.archives() {
+            if archive.objects.is_empty() {
+                return inconsistent(format!("archive {} has no object", archive.name));
+            }
+            if let Some(object) =
+                archive.objects.iter().find(|object| !object.key.as_str().starts_with(&prefix))
+            {
+                return inconsistent(format!("{} belongs to another backup", object.key));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every archive, the installation's last.
+    pub fn archives(&self) -> impl Iterator<Item = &Archive> {
+        self.shards.iter().flat_map(|shard| &shard.archives).chain([&self.installation])
+    }
+
+    pub fn stored_bytes(&self) -> u64 {
+        self.archives().map(Archive::stored_bytes).sum()
+    }
+
+    /// Keys of all shards, or none if a shard's RDB could not be read.
+    pub fn keys(&self) -> Option<u64> {
+        self.shards
+            .iter()
+            .map(|shard| match &shard.rdb {
+                RdbContent::Read(facts) => Some(facts.keys()),
+                RdbContent::Unread(_) => None,
+            })
+            .sum()
+    }
+}

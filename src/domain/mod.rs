@@ -1,0 +1,8 @@
+//! The vocabulary and the decisions. Pure: same arguments, same answer.
+
+pub mod archive;
+pub mod catalog;
+pub mod digest;
+pub mod identity;
+pub mod manifest;
+pub mod rdb;

@@ -1,0 +1,3 @@
+//! The outside world. Acts; never chooses.
+
+pub mod store;

@@ -1,0 +1,162 @@
+//! Where backups live: S3, a directory, or memory in tests. Nothing in a store is ever overwritten.
+//!
+//! `tests/it/store_contract.rs` holds every implementation to the same contract.
+
+use std::{error, fmt};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::domain::{
+    catalog::Key,
+    digest::{Crc64Nvme, Digests},
+};
+
+/// Bytes of a part in flight. Every part of an object but the last has this size, as S3 demands
+/// five MiB at least and some S3 servers demand equal parts.
+pub const PART_BYTES: usize = 8 << 20;
+
+type Cause = Box<dyn error::Error + Send + Sync>;
+
+/// Variants by what the caller can do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{attempt}: not found")]
+    NotFound { attempt: String },
+    #[error("{attempt}: already exists")]
+    AlreadyExists { attempt: String },
+    /// `advice` names the missing permission.
+    #[error("{attempt}: access denied; {advice}")]
+    Denied {
+        attempt: String,
+        advice: String,
+        #[source]
+        source: Option<Cause>,
+    },
+    #[error("{attempt}: no space left in the store")]
+    Full {
+        attempt: String,
+        #[source]
+        source: Cause,
+    },
+    /// What arrived or lies there is not what was sent.
+    #[error("{attempt}: {finding}")]
+    Corrupt { attempt: String, finding: String },
+    /// Transient, and retries are used up.
+    #[error("{attempt}: store unavailable")]
+    Unavailable {
+        attempt: String,
+        #[source]
+        source: Cause,
+    },
+    /// Trying again cannot help.
+    #[error("{attempt}")]
+    Permanent {
+        attempt: String,
+        #[source]
+        source: Cause,
+    },
+}
+
+/// Up to [`PART_BYTES`] bytes that keep their share of the process-wide memory budget until the
+/// store has let go of them.
+#[derive(Debug)]
+pub struct Part {
+    pub body: Bytes,
+    pub budget: Option<OwnedSemaphorePermit>,
+}
+
+/// An object that a store has confirmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Where the store keeps versions.
+    pub version_id: Option<String>,
+}
+
+/// What a store says of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    pub bytes: u64,
+    /// Where the store keeps checksums of whole objects.
+    pub crc64nvme: Option<Crc64Nvme>,
+    pub modified: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub key: Key,
+    pub bytes: u64,
+    pub modified: Timestamp,
+}
+
+/// An upload that was begun and neither finished nor aborted, such as by a killed process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// As the store names it.
+    pub id: String,
+    /// The key it was meant for, as far as the store remembers.
+    pub key: Option<Key>,
+    pub begun: Timestamp,
+}
+
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync {
+    /// For people: `s3://bucket/prefix` or a path. Holds no secret.
+    fn address(&self) -> String;
+
+    /// Begin an object that must not exist yet. Readers see nothing of it before
+    /// [`Upload::finish`]; dropping the upload leaves an [`Unfinished`] at most.
+    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>, Error>;
+
+    /// Write a small object that must not exist yet. Readers see all of it or none of it.
+    async fn create(&self, key: &Key, body: Bytes) -> Result<Stored, Error>;
+
+    /// Read a small object of at most `bytes_max` bytes; a larger one is [`Error::Corrupt`].
+    async fn read(&self, key: &Key, bytes_max: usize) -> Result<Bytes, Error>;
+
+    /// Read an object from its beginning, at that version where the store keeps versions.
+    async fn download(
+        &self,
+        key: &Key,
+        version_id: Option<&str>,
+    ) -> Result<Box<dyn Download>, Error>;
+
+    async fn attributes(&self, key: &Key, version_id: Option<&str>) -> Result<Attributes, Error>;
+
+    /// All keys below `prefix`, sorted. A prefix ends at any character, not only at `/`.
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, Error>;
+
+    /// Deleting what is already gone is a success.
+    async fn delete(&self, key: &Key) -> Result<(), Error>;
+
+    /// Uploads below `prefix` that were begun and not ended.
+    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>, Error>;
+
+    /// Forgetting what is already gone is a success.
+    async fn forget(&self, unfinished: &Unfinished) -> Result<(), Error>;
+
+    /// The store's own clock, to the second at least.
+    async fn clock(&self) -> Result<Timestamp, Error>;
+}
+
+#[async_trait]
+pub trait Upload: fmt::Debug + Send {
+    /// Take the next part. Returns when the store has room for another, not when this one has
+    /// arrived. Every part but the last must have [`PART_BYTES`] bytes.
+    async fn write(&mut self, part: Part) -> Result<(), Error>;
+
+    /// Make the object visible if the store holds exactly what `digests` tells; otherwise
+    /// [`Error::Corrupt`], and nothing is visible.
+    async fn finish(self: Box<Self>, digests: Digests) -> Result<Stored, Error>;
+
+    /// Remove every trace.
+    async fn abort(self: Box<Self>) -> Result<(), Error>;
+}
+
+#[async_trait]
+pub trait Download: fmt::Debug + Send {
+    /// The next bytes; none at the end. A transfer that broke is taken up again where it stood.
+    async fn next(&mut self) -> Result<Option<Bytes>, Error>;
+}

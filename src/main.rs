@@ -1,0 +1,2 @@
+//! Process boundary.
+fn main() {}
