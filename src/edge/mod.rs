@@ -1,3 +1,4 @@
 //! The outside world. Acts; never chooses.
 
+pub mod spool;
 pub mod store;
