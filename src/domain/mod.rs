@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod catalog;
+pub mod compatibility;
 pub mod digest;
 pub mod identity;
 pub mod manifest;
