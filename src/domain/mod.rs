@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod catalog;
 pub mod compatibility;
+pub mod dataset;
 pub mod digest;
 pub mod identity;
 pub mod manifest;

@@ -1,0 +1,266 @@
+//! Which files with which bytes a server starts from. Decides; never touches a folder.
+//!
+//! What counts is how the server is configured *when it starts*: with `appendonly yes` it never looks
+//! at dump.rdb, with `appendonly no` never at the append-only files. So both forms are written, and a
+//! server starts from the same keys whichever way it is configured.
+
+mod start_config;
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::start_config::{Overrides, StartConfig};
+use super::compatibility::ServerVersion;
+
+/// Folder in a data directory for everything that is neither the old nor the new dataset.
+pub const WORK_FOLDER: &str = ".redis-backup";
+
+/// Names that the server uses when it starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Names {
+    pub dbfilename: String,
+    pub appendonly: bool,
+    pub appendfilename: String,
+    pub appenddirname: String,
+}
+
+/// The dataset that a server of that version and with these names starts from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Dataset {
+    pub names: Names,
+    pub append_only: AppendOnly,
+}
+
+/// The form in which `appendonly yes` finds the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AppendOnly {
+    /// Redis 7.0 and later, Valkey: the RDB as base of a set of files with a manifest.
+    Folder,
+    /// Redis 6.2 with `appendonly yes`: the RDB under the name of the append-only file, as a copy,
+    /// since the server appends to it in place.
+    SingleFile,
+    /// Redis 6.2 with `appendonly no`.
+    None,
+}
+
+/// Files of an append-only folder. The manifest makes them the dataset, so it comes last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AppendOnlySet {
+    /// Holds the RDB; never written to by a server, so a hard link serves.
+    pub base: String,
+    /// An empty file for what will be written; none in a new folder, where the server makes its own.
+    pub increment: Option<String>,
+    pub manifest: String,
+    pub manifest_text: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("{setting} {name:?}: {finding}")]
+    Name { setting: &'static str, name: String, finding: &'static str },
+    #[error("{first} and {second} are both {name:?}; the server would overwrite one by the other")]
+    SameName { first: &'static str, second: &'static str, name: String },
+    #[error("line {line} of the Redis config: {finding}")]
+    Config { line: usize, finding: String },
+}
+
+impl Default for Names {
+    /// As in Redis and Valkey without a config.
+    fn default() -> Self {
+        Self {
+            dbfilename: "dump.rdb".to_owned(),
+            appendonly: false,
+            appendfilename: "appendonly.aof".to_owned(),
+            appenddirname: "appendonlydir".to_owned(),
+        }
+    }
+}
+
+impl Names {
+    /// Redis takes plain names only here, and so do we: nothing may leave the data directory.
+    pub fn check(&self) -> Result<(), Error> {
+        let settings = [
+            ("dbfilename", &self.dbfilename),
+            ("appendfilename", &self.appendfilename),
+            ("appenddirname", &self.appenddirname),
+        ];
+        for (setting, name) in settings {
+            let finding = match name.as_str() {
+                "" => Some("must not be empty"),
+                "." | ".." => Some("must name a file, not a folder"),
+                WORK_FOLDER => Some("is the folder of redis-backup itself"),
+                "nodes.conf" => Some("is the file of Redis Cluster"),
+                text if text.contains(['/', '\\']) => Some("must be a plain name, without a path"),
+                text if text.contains('\0') => Some("must not hold a zero byte"),
+                // The server refuses manifest lines of 1024 bytes, and most file systems names of 256.
+                text if text.len() > 200 => Some("must not be longer than 200 bytes"),
+                _ => None,
+            };
+            if let Some(finding) = finding {
+                return Err(Error::Name { setting, name: name.clone(), finding });
+            }
+        }
+        for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+            let ((first, name), (second, second_name)) = (settings[one], settings[other]);
+            if name == second_name {
+                return Err(Error::SameName { first, second, name: name.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Dataset {
+    pub fn new(names: Names, server: ServerVersion) -> Result<Self, Error> {
+        names.check()?;
+        let append_only = if server.has_append_only_folder() {
+            AppendOnly::Folder
+        } else if names.appendonly {
+            AppendOnly::SingleFile
+        } else {
+            AppendOnly::None
+        };
+        Ok(Self { names, append_only })
+    }
+
+    /// How many times the bytes of the RDB need room, `hard_links` telling whether the volume has them.
+    pub const fn copies(&self, hard_links: bool) -> u64 {
+        match (self.append_only, hard_links) {
+            (AppendOnly::None, _) | (AppendOnly::Folder, true) => 1,
+            (AppendOnly::SingleFile, _) | (AppendOnly::Folder, false) => 2,
+        }
+    }
+
+    /// The append-only set to put into a folder that holds `existing` names, empty where it is new.
+    ///
+    /// Beside other files it is numbered above all of them, with an increment of its own, so that no
+    /// name collides and a server never appends to an increment of the other set.
+    pub fn append_only_set<'a>(
+        &self,
+        existing: impl IntoIterator<Item = &'a str>,
+    ) -> AppendOnlySet {
+        let appendfilename = &self.names.appendfilename;
+        let number = |name: &str| -> Option<u64> {
+            let rest = name.strip_prefix(appendfilename.as_str())?.strip_prefix('.')?;
+            rest.split('.').next()?.parse().ok()
+        };
+        let mut is_new = true;
+        let mut highest = 0;
+        for name in existing {
+            is_new = false;
+            highest = highest.max(number(name).unwrap_or(0));
+        }
+        let sequence = highest + 1;
+        let base = format!("{appendfilename}.{sequence}.base.rdb");
+        let increment = (!is_new).then(|| format!("{appendfilename}.{sequence}.incr.aof"));
+        let line =
+            |name: &String, kind| format!("file {} seq {sequence} type {kind}\n", quoted(name));
+        let increment_line = increment.as_ref().map(|name| line(name, 'i')).unwrap_or_default();
+        let manifest_text = line(&base, 'b') + &increment_line;
+        let manifest = format!("{appendfilename}.manifest");
+        AppendOnlySet { base, increment, manifest, manifest_text }
+    }
+}
+
+/// A name as aof.c writes it: quoted as by sds.c:sdscatrepr when sdsneedsrepr asks for it.
+fn quoted(name: &str) -> String {
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'"');
+    if name.bytes().all(|byte| is_plain(&byte)) {
+        return name.to_owned();
+    }
+    let mut text = String::from("\"");
+    for byte in name.bytes() {
+        match byte {
+            b'\\' | b'"' => text.extend(['\\', char::from(byte)]),
+            b'\n' => text += "\\n",
+            b'\r' => text += "\\r",
+            b'\t' => text += "\\t",
+            0x07 => text += "\\a",
+            0x08 => text += "\\b",
+            b' '..=b'~' => text.push(char::from(byte)),
+            other => {
+                let _ = write!(text, "\\x{other:02x}");
+            }
+        }
+    }
+    text.push('"');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dataset(names: Names, server: &str) -> Dataset {
+        Dataset::new(names, server.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_form_follows_version_and_config() {
+        let form = |server: &str, appendonly: bool| {
+            dataset(Names { appendonly, ..Names::default() }, server).append_only
+        };
+        assert_eq!(form("7.0.15", false), AppendOnly::Folder);
+        assert_eq!(form("valkey-8.0", true), AppendOnly::Folder);
+        assert_eq!(form("6.2.16", true), AppendOnly::SingleFile);
+        assert_eq!(form("6.2.16", false), AppendOnly::None);
+    }
+
+    #[test]
+    fn a_new_folder_gets_a_base_and_a_manifest_that_ends_its_line() {
+        let set = dataset(Names::default(), "7.0").append_only_set([]);
+        assert_eq!(set.base, "appendonly.aof.1.base.rdb");
+        assert_eq!(set.increment, None);
+        assert_eq!(set.manifest, "appendonly.aof.manifest");
+        assert_eq!(set.manifest_text, "file appendonly.aof.1.base.rdb seq 1 type b\n");
+    }
+
+    #[test]
+    fn a_set_beside_another_is_numbered_above_it() {
+        let names = Names { appendfilename: "Appendonly.aof".to_owned(), ..Names::default() };
+        let set = dataset(names, "7.0").append_only_set([
+            "Appendonly.aof.3.base.rdb",
+            "Appendonly.aof.12.incr.aof",
+            "appendonly.aof.99.incr.aof",
+            "Appendonly.aof.manifest",
+        ]);
+        assert_eq!(
+            set.manifest_text,
+            "file Appendonly.aof.13.base.rdb seq 13 type b\nfile Appendonly.aof.13.incr.aof seq 13 type i\n",
+        );
+        assert_eq!(set.increment.as_deref(), Some("Appendonly.aof.13.incr.aof"));
+    }
+
+    #[test]
+    fn odd_names_are_quoted_as_redis_quotes_them() {
+        assert_eq!(quoted("a-b_c.1'"), "a-b_c.1'");
+        assert_eq!(quoted("my file"), "\"my file\"");
+        assert_eq!(quoted("a\"b\\c\td\u{7}é"), "\"a\\\"b\\\\c\\td\\a\\xc3\\xa9\"");
+    }
+
+    #[test]
+    fn a_name_cannot_leave_the_data_directory() {
+        for name in ["", ".", "..", "a/b", "../dump.rdb", "a\\b", "a\0", WORK_FOLDER, "nodes.conf"]
+        {
+            let names = Names { dbfilename: name.to_owned(), ..Names::default() };
+            assert!(matches!(names.check(), Err(Error::Name { .. })), "{name:?}");
+            let names = Names { appenddirname: name.to_owned(), ..Names::default() };
+            assert!(matches!(names.check(), Err(Error::Name { .. })), "{name:?}");
+        }
+        let names = Names { dbfilename: "appendonlydir".to_owned(), ..Names::default() };
+        assert!(matches!(names.check(), Err(Error::SameName { .. })));
+    }
+
+    #[test]
+    fn a_volume_without_hard_links_needs_room_for_two() {
+        let names = Names { appendonly: true, ..Names::default() };
+        assert_eq!(dataset(names.clone(), "7.0").copies(true), 1);
+        assert_eq!(dataset(names.clone(), "7.0").copies(false), 2);
+        assert_eq!(dataset(names, "6.2").copies(true), 2);
+    }
+}
