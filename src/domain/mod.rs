@@ -8,3 +8,4 @@ pub mod digest;
 pub mod identity;
 pub mod manifest;
 pub mod rdb;
+pub mod verification;
