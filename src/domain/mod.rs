@@ -9,3 +9,5 @@ pub mod identity;
 pub mod manifest;
 pub mod rdb;
 pub mod verification;
+pub mod secret;
+pub mod source;

@@ -1,4 +1,5 @@
 //! The outside world. Acts; never chooses.
 
+pub mod redis_node;
 pub mod spool;
 pub mod store;
