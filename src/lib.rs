@@ -16,6 +16,9 @@
 //!
 //! `tests/it/architecture.rs` fails on any other arrow.
 
+pub mod cli;
 pub mod domain;
 pub mod edge;
 pub mod failure;
+pub mod report;
+pub mod settings;

@@ -1,6 +1,7 @@
 //! The vocabulary and the decisions. Pure: same arguments, same answer.
 
 pub mod archive;
+pub mod capture;
 pub mod catalog;
 pub mod compatibility;
 pub mod dataset;
@@ -8,6 +9,8 @@ pub mod digest;
 pub mod identity;
 pub mod manifest;
 pub mod rdb;
-pub mod verification;
+pub mod record;
+pub mod schedule;
 pub mod secret;
 pub mod source;
+pub mod verification;

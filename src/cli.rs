@@ -1,0 +1,334 @@
+//! Command line arguments. Types only: no default that depends on the world, no logic.
+#![expect(clippy::doc_markdown, reason = "help shows URLs as a person types them")]
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
+
+use crate::domain::{
+    identity::{BackupId, ScheduleName, SourceName},
+    rdb::SlotRange,
+};
+
+/// Backup, restore and proof of both, for Redis and Valkey.
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true, infer_long_args = false)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Config file [default: redis-backup.yaml if it exists].
+    #[arg(long, global = true, env = "REDIS_BACKUP_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Form of what is reported on standard output.
+    #[arg(long, global = true, value_enum, default_value_t = OutputForm::Text)]
+    pub output: OutputForm,
+
+    /// Say more on standard error; twice says everything.
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Form of the log on standard error.
+    #[arg(long, global = true, value_enum, default_value_t = LogForm::Text)]
+    pub log: LogForm,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputForm {
+    Text,
+    /// One JSON document, versioned: fields are added, never renamed.
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogForm {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Capture every shard of a source, prove it while it streams, and commit one backup.
+    Backup(Backup),
+    /// List the backups that exist.
+    List(List),
+    /// Show one backup: shards, keys per database, archives, proofs.
+    Show(Show),
+    /// Prove a backup: by the store's checksums, by reading it back, or by loading it.
+    Verify(Verify),
+    /// Write a dataset that a Redis starts from.
+    Restore(Restore),
+    /// Write the plain files of a backup, for any other tool.
+    Fetch(Fetch),
+    /// Scan an RDB file and print its facts, or where it is broken.
+    Inspect(Inspect),
+    /// Try the whole path of a backup and name the fix for each finding.
+    Check(Check),
+    /// Print the JSON Schema of the config file.
+    Schema,
+    /// Print the completions of a shell.
+    Completions(Completions),
+    /// Print the manual page.
+    Man,
+}
+
+/// One source that no config file names.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Source")]
+pub struct AdHocSource {
+    /// redis://host:6379, rediss://host:6379 (TLS), sentinel://host:26379/name, or any nodes of a Cluster.
+    #[arg(long, value_name = "URL", requires = "source_name")]
+    pub source_url: Vec<String>,
+
+    /// Where the password is: env:NAME or file:PATH. Never the password itself.
+    #[arg(long, value_name = "env:NAME|file:PATH", requires = "source_url")]
+    pub password_from: Option<String>,
+
+    /// PEM of the only authority to trust.
+    #[arg(long, value_name = "FILE", requires = "source_url")]
+    pub tls_ca: Option<PathBuf>,
+
+    /// PEM of the client certificate.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// PEM of the client certificate's key.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// The name to expect in the server's certificate.
+    #[arg(long, value_name = "NAME", requires = "source_url")]
+    pub tls_server_name: Option<String>,
+}
+
+/// Which store, and which source's part of it.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Store")]
+pub struct Place {
+    /// A store of the config file, a directory, or s3://bucket/prefix[?endpoint=URL&region=NAME&pathStyle=true&caFile=FILE].
+    #[arg(long, value_name = "NAME|DIR|s3://…")]
+    pub store: Option<String>,
+
+    /// The source's name, where the store or the config holds several.
+    #[arg(long, value_name = "NAME")]
+    pub source_name: Option<SourceName>,
+}
+
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// Sources of the config file; all of them when none is named.
+    #[arg(value_name = "SOURCE", conflicts_with_all = ["schedule", "source_url"])]
+    pub sources: Vec<SourceName>,
+
+    /// Back up as this schedule does.
+    #[arg(long, value_name = "NAME", conflicts_with = "source_url")]
+    pub schedule: Option<ScheduleName>,
+
+    /// The moment the schedule meant [default: its last one].
+    #[arg(long, value_name = "TIME", requires = "schedule", env = "REDIS_BACKUP_SCHEDULED_FOR")]
+    pub scheduled_for: Option<Timestamp>,
+
+    #[command(flatten)]
+    pub source: AdHocSource,
+    #[command(flatten)]
+    pub place: Place,
+
+    /// Take over a store prefix that another installation began.
+    #[arg(long)]
+    pub adopt: bool,
+
+    /// Print what would be captured from where, and why; change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct List {
+    /// Only this source.
+    #[arg(value_name = "SOURCE", conflicts_with = "source_name")]
+    pub source: Option<SourceName>,
+    #[command(flatten)]
+    pub place: Place,
+    /// Read each manifest too: keys, bytes, server, duration.
+    #[arg(long, short)]
+    pub long: bool,
+    /// At most so many of the newest.
+    #[arg(long, value_name = "COUNT")]
+    pub last: Option<usize>,
+}
+
+/// Which backup.
+#[derive(Clone, Debug, Args)]
+#[group(id = "which", multiple = false)]
+pub struct Which {
+    /// Id of the backup, as `list` prints it.
+    #[arg(value_name = "BACKUP")]
+    pub backup: Option<BackupId>,
+    /// The newest backup.
+    #[arg(long)]
+    pub latest: bool,
+    /// The newest backup that began before this moment.
+    #[arg(long, value_name = "TIME")]
+    pub before: Option<Timestamp>,
+}
+
+#[derive(Debug, Args)]
+pub struct Show {
+    #[command(flatten)]
+    pub which: Which,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    #[command(flatten)]
+    pub which: Which,
+    /// Every backup.
+    #[arg(long, group = "which")]
+    pub all: bool,
+    #[command(flatten)]
+    pub place: Place,
+
+    /// How far to go.
+    #[arg(long, value_enum, default_value_t = VerifyLevel::Content)]
+    pub level: VerifyLevel,
+
+    /// redis-server or valkey-server for `--level load` [default: the one in PATH that fits].
+    #[arg(long, value_name = "FILE")]
+    pub server_binary: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum VerifyLevel {
+    /// Sizes and checksums as the store tells them; reads no archive.
+    Stored,
+    /// Every byte read back, digested, unpacked and scanned.
+    Content,
+    /// Content, and a throw-away server loads it and counts.
+    Load,
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    #[command(flatten)]
+    pub which: Which,
+    #[command(flatten)]
+    pub place: Place,
+
+    /// The folder in which the server starts.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Shard of a Cluster.
+    #[arg(long, value_name = "NUMBER")]
+    pub shard: Option<u32>,
+
+    #[command(flatten)]
+    pub names: DatasetNames,
+
+    /// Version of the server that will start there, such as 7.0.15 or valkey-8.1.1 [default: asked from the server binary].
+    #[arg(long, value_name = "VERSION")]
+    pub server_version: Option<String>,
+
+    /// The server that will start there; asked for its version [default: the one in PATH].
+    #[arg(long, value_name = "FILE", conflicts_with = "server_version")]
+    pub server_binary: Option<PathBuf>,
+
+    /// Put back what the last restore into this folder set aside.
+    #[arg(long, conflicts_with_all = ["finish", "dry_run"])]
+    pub undo: bool,
+
+    /// Delete what the last restore into this folder set aside.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub finish: bool,
+
+    /// Print what would be done; change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Under which names the server looks for its dataset when it starts.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Names of the dataset, as the server has them at its start")]
+pub struct DatasetNames {
+    /// The server's config file.
+    #[arg(long, value_name = "FILE")]
+    pub redis_conf: Option<PathBuf>,
+    /// The server has Redis's own defaults, but for what other flags say.
+    #[arg(long)]
+    pub redis_defaults: bool,
+    #[arg(long, value_name = "NAME")]
+    pub dbfilename: Option<String>,
+    #[arg(long, value_enum, value_name = "yes|no")]
+    pub appendonly: Option<YesNo>,
+    #[arg(long, value_name = "NAME")]
+    pub appendfilename: Option<String>,
+    #[arg(long, value_name = "NAME")]
+    pub appenddirname: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum YesNo {
+    Yes,
+    No,
+}
+
+#[derive(Debug, Args)]
+pub struct Fetch {
+    #[command(flatten)]
+    pub which: Which,
+    #[command(flatten)]
+    pub place: Place,
+    /// Folder for the files; created if need be. Nothing in it is replaced.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub into: PathBuf,
+    /// Only this shard.
+    #[arg(long, value_name = "NUMBER")]
+    pub shard: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// An RDB file, or `-` for standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Count the keys outside these slots, such as 0-5460,10923-16383.
+    #[arg(long, value_name = "RANGES", value_delimiter = ',', value_parser = parse_slot_range)]
+    pub slots: Vec<SlotRange>,
+    /// Name so many of the biggest keys.
+    #[arg(long, value_name = "COUNT", default_value_t = 10)]
+    pub biggest_keys: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Only these sources.
+    #[arg(value_name = "SOURCE", conflicts_with = "source_url")]
+    pub sources: Vec<SourceName>,
+    #[command(flatten)]
+    pub source: AdHocSource,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct Completions {
+    pub shell: clap_complete::Shell,
+}
+
+fn parse_slot_range(text: &str) -> Result<SlotRange, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let slot = |text: &str| text.trim().parse::<u16>().ok().filter(|slot| *slot < 16384);
+    match (slot(first), slot(last)) {
+        (Some(first), Some(last)) if first <= last => Ok(SlotRange { first, last }),
+        _ => Err(format!("{text:?} is no range of slots from 0 to 16383")),
+    }
+}

@@ -1,0 +1,115 @@
+//! What a backup run did, or would do.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::text;
+use crate::domain::{
+    identity::{BackupId, SourceName},
+    manifest::Flavour,
+    rdb::SlotRange,
+};
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupReport {
+    pub kind: &'static str,
+    pub version: u32,
+    pub backups: Vec<BackedUp>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackedUp {
+    pub source: SourceName,
+    pub store: String,
+    pub backup: BackupId,
+    pub shards: usize,
+    /// None when a shard's RDB is newer than this program.
+    pub keys: Option<u64>,
+    pub plain_bytes: u64,
+    pub stored_bytes: u64,
+    pub seconds: f64,
+    /// Between the first and the last shard's capture.
+    pub skew_seconds: f64,
+    pub warnings: Vec<String>,
+}
+
+impl fmt::Display for BackupReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for backup in &self.backups {
+            let keys = backup.keys.map_or("an unknown number of".to_owned(), text::count);
+            writeln!(f, "{} of {} is in {}", backup.backup, backup.source, backup.store)?;
+            writeln!(
+                f,
+                "  {keys} keys in {} shard{}, {} of RDB stored as {}, {}",
+                backup.shards,
+                if backup.shards == 1 { "" } else { "s" },
+                text::bytes(backup.plain_bytes),
+                text::bytes(backup.stored_bytes),
+                text::seconds(backup.seconds),
+            )?;
+            if backup.shards > 1 {
+                writeln!(
+                    f,
+                    "  consistent per shard; first and last shard are {} apart",
+                    text::seconds(backup.skew_seconds),
+                )?;
+            }
+            backup.warnings.iter().try_for_each(|warning| writeln!(f, "  warning: {warning}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// `backup --dry-run`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanReport {
+    pub kind: &'static str,
+    pub version: u32,
+    pub source: SourceName,
+    pub store: String,
+    pub flavour: Flavour,
+    pub server_version: String,
+    pub shards: Vec<PlannedShard>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedShard {
+    pub shard: u32,
+    pub slots: Vec<SlotRange>,
+    /// The node to capture from first.
+    pub node: String,
+    pub reason: String,
+    /// Who takes its place if it fails, in order.
+    pub next: Vec<String>,
+    /// Each node that is not captured, with the reason.
+    pub passed_over: Vec<String>,
+}
+
+impl fmt::Display for PlanReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} ({:?} {}) would be backed up to {}; nothing was changed",
+            self.source, self.flavour, self.server_version, self.store,
+        )?;
+        for shard in &self.shards {
+            let slots: Vec<String> = shard.slots.iter().map(ToString::to_string).collect();
+            let slots = if slots.is_empty() {
+                String::new()
+            } else {
+                format!(", slots {}", slots.join(","))
+            };
+            writeln!(f, "shard {}{slots}: from {} ({})", shard.shard, shard.node, shard.reason)?;
+            if !shard.next.is_empty() {
+                writeln!(f, "  if that fails: {}", shard.next.join(", "))?;
+            }
+            shard.passed_over.iter().try_for_each(|node| writeln!(f, "  not from {node}"))?;
+        }
+        Ok(())
+    }
+}

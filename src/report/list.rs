@@ -1,0 +1,92 @@
+//! The catalog as a table.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{table::Table, text};
+use crate::domain::{
+    identity::{BackupId, SourceName},
+    manifest::Origin,
+};
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListReport {
+    pub kind: &'static str,
+    pub version: u32,
+    /// Newest first.
+    pub backups: Vec<ListedBackup>,
+    /// The installation that each listed prefix belongs to.
+    pub origins: Vec<ListedOrigin>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedOrigin {
+    pub store: String,
+    pub source: SourceName,
+    pub origin: Origin,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedBackup {
+    pub store: String,
+    pub source: SourceName,
+    pub backup: BackupId,
+    pub begun: Timestamp,
+    pub schedule: String,
+    /// From the manifest; only when it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub details: Option<ListedDetails>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ListedDetails {
+    #[serde(rename_all = "camelCase")]
+    Read { keys: Option<u64>, stored_bytes: u64, seconds: f64, server: String, shards: usize },
+    /// Of a newer version, or broken: it is listed all the same.
+    Unreadable { reason: String },
+}
+
+impl fmt::Display for ListReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.backups.is_empty() {
+            return writeln!(f, "no backup");
+        }
+        let long = self.backups.iter().any(|backup| backup.details.is_some());
+        let mut table = if long {
+            Table::new(&[
+                "BACKUP", "SOURCE", "STORE", "BEGUN", "KEYS", "STORED", "SHARDS", "TOOK", "SERVER",
+            ])
+        } else {
+            Table::new(&["BACKUP", "SOURCE", "STORE", "BEGUN"])
+        };
+        for backup in &self.backups {
+            let mut cells = vec![
+                backup.backup.to_string(),
+                backup.source.to_string(),
+                backup.store.clone(),
+                text::time(backup.begun),
+            ];
+            match &backup.details {
+                Some(ListedDetails::Read { keys, stored_bytes, seconds, server, shards }) => {
+                    cells.extend([
+                        keys.map_or("unread".to_owned(), text::count),
+                        text::bytes(*stored_bytes),
+                        shards.to_string(),
+                        text::seconds(*seconds),
+                        server.clone(),
+                    ]);
+                }
+                Some(ListedDetails::Unreadable { reason }) => cells.push(reason.clone()),
+                None => {}
+            }
+            table.row(cells);
+        }
+        write!(f, "{table}")
+    }
+}

@@ -1,0 +1,66 @@
+//! What a restore did to a data directory, and what comes next.
+
+use std::{fmt, path::PathBuf};
+
+use serde::Serialize;
+
+use super::text;
+use crate::domain::identity::BackupId;
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreReport {
+    pub kind: &'static str,
+    pub version: u32,
+    pub state: RestoreState,
+    pub data_dir: PathBuf,
+    pub backup: Option<BackupId>,
+    pub shard: Option<u32>,
+    pub keys: Option<u64>,
+    pub bytes: u64,
+    pub seconds: f64,
+    /// What was or would be done, one sentence each.
+    pub steps: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestoreState {
+    Planned,
+    Restored,
+    Undone,
+    Finished,
+}
+
+impl fmt::Display for RestoreReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let folder = self.data_dir.display();
+        let backup = self.backup.as_ref().map_or("the backup".to_owned(), ToString::to_string);
+        match self.state {
+            RestoreState::Planned => {
+                writeln!(f, "{backup} would be restored into {folder}; nothing was changed")?;
+            }
+            RestoreState::Restored => {
+                let keys = self.keys.map_or("an unknown number of".to_owned(), text::count);
+                writeln!(
+                    f,
+                    "{backup} is restored into {folder}: {keys} keys, {}, {}",
+                    text::bytes(self.bytes),
+                    text::seconds(self.seconds),
+                )?;
+            }
+            RestoreState::Undone => writeln!(f, "{folder} holds its previous dataset again")?,
+            RestoreState::Finished => writeln!(f, "the previous dataset of {folder} is deleted")?,
+        }
+        self.steps.iter().try_for_each(|step| writeln!(f, "  {step}"))?;
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "  warning: {warning}"))?;
+        if self.state == RestoreState::Restored {
+            writeln!(
+                f,
+                "  next: start the server and look; then --finish deletes the previous dataset, --undo puts it back"
+            )?;
+        }
+        Ok(())
+    }
+}

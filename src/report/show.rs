@@ -1,0 +1,161 @@
+//! One backup in full.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{table::Table, text};
+use crate::domain::{
+    manifest::{Archive, Manifest, RdbContent, ShardManifest},
+    rdb::{Checksum, Facts, Magic},
+    record::Record,
+};
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShowReport {
+    pub kind: &'static str,
+    pub version: u32,
+    pub store: String,
+    pub manifest: Manifest,
+    /// What was noted beside the backup since, oldest first.
+    pub records: Vec<Record>,
+}
+
+impl fmt::Display for ShowReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let manifest = &self.manifest;
+        let schedule = manifest.schedule.as_ref().map_or("by hand".to_owned(), |schedule| {
+            match manifest.scheduled_for {
+                Some(at) => format!("by schedule {schedule} for {}", text::time(at)),
+                None => format!("by schedule {schedule}"),
+            }
+        });
+        writeln!(f, "backup   {}", manifest.backup)?;
+        writeln!(f, "source   {} ({})", manifest.source, manifest.origin.identities.join(", "))?;
+        writeln!(f, "store    {}", self.store)?;
+        writeln!(
+            f,
+            "taken    {} to {}, {schedule}",
+            text::time(manifest.begun),
+            text::time(manifest.ended)
+        )?;
+        writeln!(
+            f,
+            "server   {:?} {}, {}",
+            manifest.server.flavour,
+            manifest.server.version,
+            kind_text(manifest)
+        )?;
+        if manifest.shards.len() > 1 {
+            writeln!(
+                f,
+                "skew     {}: consistent per shard, not one point in time",
+                text::seconds(manifest.skew_seconds)
+            )?;
+        }
+        writeln!(f, "stored   {}", text::bytes(manifest.stored_bytes()))?;
+        manifest.shards.iter().try_for_each(|shard| write_shard(f, shard))?;
+        writeln!(f)?;
+        write_archive(f, "installation", &manifest.installation)?;
+        writeln!(f)?;
+        if self.records.is_empty() {
+            return writeln!(f, "proofs   none yet: run `redis-backup verify {}`", manifest.backup);
+        }
+        self.records.iter().try_for_each(|record| writeln!(f, "record   {record}"))
+    }
+}
+
+fn kind_text(manifest: &Manifest) -> String {
+    use crate::domain::manifest::TopologyKind;
+    match manifest.topology {
+        TopologyKind::Standalone => "standalone".to_owned(),
+        TopologyKind::Sentinel => "Sentinel".to_owned(),
+        TopologyKind::Cluster => format!("Cluster of {} shards", manifest.shards.len()),
+    }
+}
+
+fn write_shard(f: &mut fmt::Formatter<'_>, shard: &ShardManifest) -> fmt::Result {
+    writeln!(f)?;
+    let slots: Vec<String> = shard.slots.iter().map(ToString::to_string).collect();
+    let slots =
+        if slots.is_empty() { String::new() } else { format!(", slots {}", slots.join(",")) };
+    writeln!(
+        f,
+        "shard {}{slots}: captured {} from a {:?} by {:?}, offset {} of {}",
+        shard.shard,
+        text::time(shard.captured_at),
+        shard.captured_from,
+        shard.method,
+        shard.replication.offset,
+        shard.replication.id,
+    )?;
+    match &shard.rdb {
+        RdbContent::Read(facts) => write_facts(f, facts)?,
+        RdbContent::Unread(unread) => writeln!(
+            f,
+            "  RDB version {} is newer than this program: end and checksum are proven, the content only by a load",
+            unread.version
+        )?,
+    }
+    shard.archives.iter().try_for_each(|archive| write_archive(f, "  archive", archive))
+}
+
+/// The public facts of one RDB, as `show` and `inspect` print them.
+pub(super) fn write_facts(f: &mut fmt::Formatter<'_>, facts: &Facts) -> fmt::Result {
+    let magic = match facts.magic {
+        Magic::Redis => "REDIS",
+        Magic::Valkey => "VALKEY",
+    };
+    let checksum = match facts.checksum {
+        Checksum::Verified => "CRC-64 verified",
+        Checksum::NotChecksummed => "not checksummed by the server",
+        Checksum::Absent => "of a version without checksum",
+    };
+    writeln!(f, "  RDB {magic} {}, {}, {checksum}", facts.version, text::bytes(facts.bytes))?;
+    for (database, counts) in &facts.databases {
+        writeln!(
+            f,
+            "  database {database}: {} keys, {} with a time to live",
+            text::count(counts.keys),
+            text::count(counts.expires)
+        )?;
+    }
+    if facts.databases.is_empty() {
+        writeln!(f, "  no key")?;
+    }
+    let types: Vec<String> = facts
+        .types
+        .iter()
+        .map(|(value_type, count)| format!("{} {value_type:?}", text::count(*count)))
+        .collect();
+    if !types.is_empty() {
+        writeln!(f, "  types: {}", types.join(", "))?;
+    }
+    if facts.hashes_with_field_expiry > 0 {
+        writeln!(f, "  hashes with field expiry: {}", text::count(facts.hashes_with_field_expiry))?;
+    }
+    for (name, names) in [("functions", &facts.functions), ("modules", &facts.modules)] {
+        if !names.is_empty() {
+            writeln!(f, "  {name}: {}", names.join(", "))?;
+        }
+    }
+    if facts.keys_outside_slots > 0 {
+        writeln!(f, "  keys outside the slots: {}", text::count(facts.keys_outside_slots))?;
+    }
+    Ok(())
+}
+
+fn write_archive(f: &mut fmt::Formatter<'_>, head: &str, archive: &Archive) -> fmt::Result {
+    writeln!(f, "{head} {}, {}", archive.name, archive.codec)?;
+    let mut table = Table::default();
+    for object in &archive.objects {
+        table.row([
+            "   ".to_owned(),
+            object.key.to_string(),
+            text::bytes(object.bytes),
+            format!("sha256 {}", object.sha256),
+        ]);
+    }
+    write!(f, "{table}")
+}

@@ -1,0 +1,188 @@
+//! The config file as it is written. Types only; what they mean together is decided in `resolve`.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use bytesize::ByteSize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{
+    archive::Codec,
+    capture::PrimaryUse,
+    identity::{ScheduleName, SourceName, StoreName},
+};
+
+/// Configuration of redis-backup. Secrets never stand in it.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Config {
+    /// The Redis installations that are backed up.
+    #[serde(default)]
+    pub sources: BTreeMap<SourceName, Source>,
+    /// Where backups live.
+    #[serde(default)]
+    pub stores: BTreeMap<StoreName, Store>,
+    /// What to capture when, and where to keep it.
+    #[serde(default)]
+    pub schedules: BTreeMap<ScheduleName, Schedule>,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Source {
+    /// A standalone server, nodes of one Redis Cluster, or `sentinel://host:26379/master-name`.
+    pub nodes: Vec<String>,
+    pub auth: Option<Auth>,
+    pub tls: Option<Tls>,
+    /// How the sentinels are reached, where it differs from Redis itself.
+    pub sentinel: Option<Sentinel>,
+    /// Whether a primary may be captured.
+    #[serde(default)]
+    pub primary: PrimaryUse,
+    /// Server for `verify --level load`; otherwise one that fits is looked for in PATH.
+    pub server_binary: Option<PathBuf>,
+    pub spool: Option<Spool>,
+    #[serde(default)]
+    pub compression: Compression,
+    /// Shards captured at the same time.
+    pub captures_at_once: Option<u32>,
+    /// Refuse a Cluster backup whose first and last shard were captured further apart, in seconds.
+    pub skew_max_seconds: Option<u32>,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Auth {
+    /// ACL user; the default user when absent.
+    pub username: Option<String>,
+    pub password_from: Option<SecretFrom>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum SecretFrom {
+    /// Name of an environment variable.
+    Env(String),
+    /// A file whose content is the secret; one newline at its end is not part of it.
+    File(PathBuf),
+}
+
+/// TLS is used when this is present, even empty, or when a URL begins with `rediss://`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tls {
+    /// PEM of the only authority to trust; the system's authorities when absent.
+    pub ca_file: Option<PathBuf>,
+    /// PEM of the client certificate and its chain, for servers with `tls-auth-clients yes`.
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+    /// The name to expect in the server's certificate instead of the host's.
+    pub server_name: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Sentinel {
+    pub auth: Option<Auth>,
+    pub tls: Option<Tls>,
+}
+
+/// A file for bytes that the store does not take as fast as Redis sends them.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Spool {
+    /// A folder on a disk; one in memory is refused.
+    pub path: PathBuf,
+    /// Such as `8GiB`.
+    #[schemars(with = "String")]
+    pub bytes_max: ByteSize,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Compression {
+    #[serde(default)]
+    pub codec: Codec,
+    /// zstd 1 to 19, gzip 1 to 9.
+    pub level: Option<i32>,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Store {
+    Directory(Directory),
+    S3(S3),
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Directory {
+    pub path: PathBuf,
+}
+
+/// Credentials come from the AWS SDK's own chain: environment, profile, web identity, container, instance.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct S3 {
+    pub bucket: String,
+    #[serde(default)]
+    pub prefix: String,
+    pub region: Option<String>,
+    /// URL of an S3-compatible server.
+    pub endpoint: Option<String>,
+    /// `https://host/bucket` instead of `https://bucket.host`; the default with an `endpoint`.
+    pub force_path_style: Option<bool>,
+    /// PEM of the authority to trust for this endpoint.
+    pub ca_file: Option<PathBuf>,
+    /// Such as `STANDARD_IA`.
+    pub storage_class: Option<String>,
+    pub server_side_encryption: Option<ServerSideEncryption>,
+    #[serde(default)]
+    pub checksums: Checksums,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum ServerSideEncryption {
+    /// Keys that S3 manages.
+    SseS3 {},
+    /// A key of AWS KMS; the account's default key for S3 when no id is given.
+    SseKms {
+        #[serde(rename = "keyId")]
+        key_id: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Checksums {
+    /// CRC-64/NVME on every object, compared by `verify --level stored`.
+    #[default]
+    WhenSupported,
+    /// For servers that refuse or lack checksums: sizes are compared, and the reports say so.
+    WhenRequired,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Schedule {
+    pub source: SourceName,
+    /// Five fields as Kubernetes reads them, or `@hourly`, `@daily`, …
+    pub cron: String,
+    /// A name of the IANA database, such as `Europe/Berlin`.
+    #[serde(default = "utc")]
+    pub timezone: String,
+    pub capture: Vec<CaptureKind>,
+    /// The store that keeps the backups; exactly one.
+    pub stores: Vec<StoreName>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CaptureKind {
+    Rdb,
+}
+
+fn utc() -> String {
+    "UTC".to_owned()
+}

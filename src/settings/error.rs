@@ -1,0 +1,127 @@
+//! What is wrong with config or flags, with file and line and the name that was probably meant.
+
+use std::{
+    fmt::{Display, Write as _},
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::SecretFrom;
+use crate::domain::identity::{ScheduleName, SourceName, StoreName};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("read the config file {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{}:{line}:{column}: {finding}", path.display())]
+    Syntax { path: PathBuf, line: u64, column: u64, finding: String },
+    #[error("{}: {place}: {finding}", path.display())]
+    Config { path: PathBuf, place: String, finding: String },
+    #[error("{}", unknown("source", .name.as_str(), .known.iter()))]
+    UnknownSource { name: SourceName, known: Vec<SourceName> },
+    #[error("{}", unknown("schedule", .name.as_str(), .known.iter()))]
+    UnknownSchedule { name: ScheduleName, known: Vec<ScheduleName> },
+    #[error("{}", unknown("store", .name, .known.iter()))]
+    UnknownStore { name: String, known: Vec<StoreName> },
+    #[error("no store is named: use --store DIR, --store s3://bucket/prefix, or a config file")]
+    NoStore,
+    #[error("the config has several stores ({}): choose one by --store NAME", join(.known.iter()))]
+    SeveralStores { known: Vec<StoreName> },
+    #[error("no source is named: use --source-url URL with --source-name NAME, or a config file")]
+    NoSource,
+    #[error("--source-url of source `{name}`: {finding}")]
+    SourceUrl { name: SourceName, finding: String },
+    #[error("store {text:?}: {finding}")]
+    StoreText { text: String, finding: String },
+    #[error("--password-from says where the password is, as env:NAME or file:PATH")]
+    PasswordFrom,
+    #[error("the environment variable {name} that should hold a password is not set")]
+    SecretVariable { name: String },
+    #[error("read the password file {}", path.display())]
+    SecretFile {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is too large for a password", path.display())]
+    SecretSize { path: PathBuf },
+    #[error("the password from {} is empty", origin(.from))]
+    SecretEmpty { from: SecretFrom },
+}
+
+fn origin(from: &SecretFrom) -> String {
+    match from {
+        SecretFrom::Env(name) => format!("the environment variable {name}"),
+        SecretFrom::File(path) => format!("the file {}", path.display()),
+    }
+}
+
+/// `source "sesions" is not in the config; did you mean "sessions"?`
+pub(super) fn unknown<'a, T: Display + 'a>(
+    noun: &str,
+    name: &str,
+    known: impl Iterator<Item = &'a T>,
+) -> String {
+    let known: Vec<String> = known.map(ToString::to_string).collect();
+    let mut text = format!("{noun} `{name}` is not in the config");
+    let _ = match nearest(name, known.iter().map(String::as_str)) {
+        Some(nearest) => write!(text, "; did you mean `{nearest}`?"),
+        None if known.is_empty() => write!(text, ", which has no {noun}"),
+        None => write!(text, ", which has {}", known.join(", ")),
+    };
+    text
+}
+
+fn join<'a, T: Display + 'a>(names: impl Iterator<Item = &'a T>) -> String {
+    names.map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// An error of the YAML reader, under the name of our file and with the key probably meant.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the reader has a hundred variants, few of them ours to word"
+)]
+pub(super) fn in_file(path: &Path, error: &serde_saphyr::Error) -> Error {
+    let error = error.without_snippet();
+    let (line, column) =
+        error.location().map_or((1, 1), |location| (location.line(), location.column()));
+    let finding = match error {
+        serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => {
+            misspelt("key", field, expected)
+        }
+        serde_saphyr::Error::SerdeUnknownVariant { variant, expected, .. } => {
+            misspelt("value", variant, expected)
+        }
+        serde_saphyr::Error::SerdeMissingField { field, .. } => format!("key `{field}` is missing"),
+        serde_saphyr::Error::SerdeInvalidType { unexpected, expected, .. }
+        | serde_saphyr::Error::SerdeInvalidValue { unexpected, expected, .. } => {
+            format!("found {unexpected}, expected {expected}")
+        }
+        other => first_line(&other.to_string()),
+    };
+    Error::Syntax { path: path.to_owned(), line, column, finding }
+}
+
+fn misspelt(noun: &str, found: &str, expected: &[&'static str]) -> String {
+    match nearest(found, expected.iter().copied()) {
+        Some(nearest) => format!("unknown {noun} `{found}`; did you mean `{nearest}`?"),
+        None => format!("unknown {noun} `{found}`; expected one of {}", expected.join(", ")),
+    }
+}
+
+fn nearest<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    const ALIKE_MIN: f64 = 0.75;
+    known
+        .map(|name| (strsim::jaro_winkler(&found.to_lowercase(), &name.to_lowercase()), name))
+        .filter(|(likeness, _)| *likeness >= ALIKE_MIN)
+        .max_by(|left, right| left.0.total_cmp(&right.0))
+        .map(|(_, name)| name)
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,389 @@
+//! File, environment and flags become settings that are valid or do not exist. Connects to nothing.
+
+mod config;
+mod error;
+mod secret;
+mod store_text;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+pub use self::{
+    config::{Checksums, Compression, Config, Directory, S3, SecretFrom, ServerSideEncryption},
+    error::Error,
+};
+use crate::{
+    cli::{AdHocSource, Global, Place},
+    domain::{
+        archive::Codec,
+        capture::PrimaryUse,
+        identity::{ScheduleName, SourceName, StoreName},
+        schedule::Timetable,
+        secret::Secret,
+        source::SourceUrl,
+    },
+    edge::spool,
+};
+
+/// Read in the working folder when neither flag nor environment names another.
+pub const CONFIG_FILE: &str = "redis-backup.yaml";
+
+/// One shard's fork at a time on a host is the safe number; two hide the latency of a second host.
+const CAPTURES_AT_ONCE: usize = 2;
+
+/// What a spool may take of a disk when no config says so.
+const SPOOL_BYTES_MAX: u64 = 8 << 30;
+
+/// The environment as the process got it; a test passes its own.
+pub type Environment<'a> = &'a (dyn Fn(&str) -> Option<String> + Sync);
+
+/// Everything that a config file says, checked as a whole.
+#[derive(Debug, Default)]
+pub struct Settings {
+    config: Config,
+    schedules: BTreeMap<ScheduleName, Schedule>,
+}
+
+/// How one source is reached and captured.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub name: SourceName,
+    pub url: SourceUrl,
+    pub access: Access,
+    /// For sentinels; the same as `access` unless the config says otherwise.
+    pub sentinel_access: Access,
+    pub primary: PrimaryUse,
+    pub server_binary: Option<PathBuf>,
+    pub spool: Spool,
+    pub codec: Codec,
+    pub level: i32,
+    pub captures_at_once: usize,
+    pub skew_seconds_max: Option<u32>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Spool {
+    /// As configured: refused when the folder does not fit.
+    Configured(spool::Limits),
+    /// The first of the usual folders that lies on a disk, and as much as half of what is free there.
+    Default { folders: Vec<PathBuf>, bytes_max: u64 },
+}
+
+/// Who we are to a server, and how the connection is protected.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    /// None means plain TCP.
+    pub tls: Option<Tls>,
+}
+
+pub use config::Tls;
+
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// The config's name, or the text that named it.
+    pub name: String,
+    pub kind: StoreKind,
+}
+
+#[derive(Clone, Debug)]
+pub enum StoreKind {
+    Directory(PathBuf),
+    S3(S3),
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    pub name: ScheduleName,
+    pub source: SourceName,
+    pub timetable: Timetable,
+    pub store: StoreName,
+}
+
+impl Settings {
+    /// Reads the file that flag or environment names, or the usual one if it exists.
+    pub fn load(global: &Global) -> Result<Self, Error> {
+        let usual = Path::new(CONFIG_FILE);
+        match &global.config {
+            Some(path) => Self::read(path),
+            None if usual.exists() => Self::read(usual),
+            None => Ok(Self::default()),
+        }
+    }
+
+    fn read(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        Self::parse(path, &text)
+    }
+
+    /// `path` only names the file in errors.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Error> {
+        let options = serde_saphyr::options! { with_snippet: false };
+        let config: Config = serde_saphyr::from_str_with_options(text, options)
+            .map_err(|error| error::in_file(path, &error))?;
+        Self::check(config).map_err(|(place, finding)| Error::Config {
+            path: path.to_owned(),
+            place,
+            finding,
+        })
+    }
+
+    /// What the types alone cannot hold: names that must exist, values that must fit together.
+    fn check(config: Config) -> Result<Self, (String, String)> {
+        for (name, source) in &config.sources {
+            let place = |key: &str| format!("sources.{name}.{key}");
+            check_source(source).map_err(|(key, finding)| (place(key), finding))?;
+        }
+        let mut schedules = BTreeMap::new();
+        for (name, schedule) in &config.schedules {
+            let checked = check_schedule(&config, name, schedule)
+                .map_err(|(key, finding)| (format!("schedules.{name}.{key}"), finding))?;
+            schedules.insert(name.clone(), checked);
+        }
+        Ok(Self { config, schedules })
+    }
+
+    pub fn source_names(&self) -> Vec<SourceName> {
+        self.config.sources.keys().cloned().collect()
+    }
+
+    /// A source of the config file, its secrets read.
+    pub fn source(&self, name: &SourceName, environment: Environment<'_>) -> Result<Source, Error> {
+        let source = self.config.sources.get(name).ok_or_else(|| Error::UnknownSource {
+            name: name.clone(),
+            known: self.source_names(),
+        })?;
+        resolve_source(name, source, environment)
+    }
+
+    /// The source that flags describe.
+    pub fn ad_hoc_source(
+        &self,
+        flags: &AdHocSource,
+        name: &SourceName,
+        environment: Environment<'_>,
+    ) -> Result<Source, Error> {
+        let AdHocSource { source_url, password_from, tls_ca, tls_cert, tls_key, tls_server_name } =
+            flags;
+        let password_from = password_from.as_deref().map(secret::parse).transpose()?;
+        let tls = config::Tls {
+            ca_file: tls_ca.clone(),
+            cert_file: tls_cert.clone(),
+            key_file: tls_key.clone(),
+            server_name: tls_server_name.clone(),
+        };
+        let source = config::Source {
+            nodes: source_url.clone(),
+            auth: Some(config::Auth { username: None, password_from }),
+            tls: (tls != config::Tls::default()).then_some(tls),
+            sentinel: None,
+            primary: PrimaryUse::default(),
+            server_binary: None,
+            spool: None,
+            compression: Compression::default(),
+            captures_at_once: None,
+            skew_max_seconds: None,
+        };
+        check_source(&source)
+            .map_err(|(_, finding)| Error::SourceUrl { name: name.clone(), finding })?;
+        resolve_source(name, &source, environment)
+    }
+
+    pub fn schedule(&self, name: &ScheduleName) -> Result<&Schedule, Error> {
+        self.schedules.get(name).ok_or_else(|| Error::UnknownSchedule {
+            name: name.clone(),
+            known: self.schedules.keys().cloned().collect(),
+        })
+    }
+
+    pub fn schedules(&self) -> impl Iterator<Item = &Schedule> {
+        self.schedules.values()
+    }
+
+    /// A store by its name in the config, or by the text itself when it is a path or URL.
+    pub fn store(&self, text: &str) -> Result<Store, Error> {
+        let named = text.parse::<StoreName>().ok();
+        if let Some((name, store)) =
+            named.as_ref().and_then(|name| self.config.stores.get_key_value(name))
+        {
+            return Ok(Self::configured_store(name, store));
+        }
+        match store_text::parse(text)? {
+            Some(kind) => Ok(Store { name: text.to_owned(), kind }),
+            None => Err(Error::UnknownStore {
+                name: text.to_owned(),
+                known: self.config.stores.keys().cloned().collect(),
+            }),
+        }
+    }
+
+    /// The stores to look into: the one that the flag names, or every configured one.
+    pub fn stores(&self, place: &Place) -> Result<Vec<Store>, Error> {
+        if let Some(text) = &place.store {
+            return Ok(vec![self.store(text)?]);
+        }
+        let stores: Vec<Store> = self
+            .config
+            .stores
+            .iter()
+            .map(|(name, store)| Self::configured_store(name, store))
+            .collect();
+        if stores.is_empty() { Err(Error::NoStore) } else { Ok(stores) }
+    }
+
+    /// The one store to write to.
+    pub fn only_store(&self, place: &Place) -> Result<Store, Error> {
+        let mut stores = self.stores(place)?;
+        match stores.len() {
+            1 => Ok(stores.remove(0)),
+            _ => Err(Error::SeveralStores { known: self.config.stores.keys().cloned().collect() }),
+        }
+    }
+
+    fn configured_store(name: &StoreName, store: &config::Store) -> Store {
+        let kind = match store {
+            config::Store::Directory(Directory { path }) => StoreKind::Directory(path.clone()),
+            config::Store::S3(s3) => StoreKind::S3(s3.clone()),
+        };
+        Store { name: name.to_string(), kind }
+    }
+}
+
+type Finding = (&'static str, String);
+
+fn check_source(source: &config::Source) -> Result<(), Finding> {
+    let url = SourceUrl::parse_all(&source.nodes).map_err(|error| ("nodes", error.to_string()))?;
+    if url.password.is_some() {
+        return Err((
+            "nodes",
+            "a URL must not hold a password: others can read it there; say where it is by \
+             `auth: {passwordFrom: {file: PATH}}` or `--password-from env:NAME|file:PATH`"
+                .to_owned(),
+        ));
+    }
+    let Compression { codec, level } = source.compression;
+    if let Some(level) = level.filter(|level| !codec.levels().contains(level)) {
+        let (first, last) = codec.levels().into_inner();
+        return Err((
+            "compression.level",
+            format!("{codec} has levels {first} to {last}, not {level}"),
+        ));
+    }
+    if source.captures_at_once == Some(0) {
+        return Err(("capturesAtOnce", "at least one capture is needed".to_owned()));
+    }
+    for (key, tls) in [
+        ("tls", &source.tls),
+        ("sentinel.tls", &source.sentinel.as_ref().and_then(|sentinel| sentinel.tls.clone())),
+    ] {
+        if tls.as_ref().is_some_and(|tls| tls.cert_file.is_some() != tls.key_file.is_some()) {
+            return Err((key, "certFile and keyFile belong together".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn check_schedule(
+    config: &Config,
+    name: &ScheduleName,
+    schedule: &config::Schedule,
+) -> Result<Schedule, Finding> {
+    let config::Schedule { source, cron, timezone, capture, stores } = schedule;
+    let timetable = Timetable::new(cron, timezone).map_err(|error| {
+        let key = if matches!(error, crate::domain::schedule::Error::Expression { .. }) {
+            "cron"
+        } else {
+            "timezone"
+        };
+        (key, error.to_string())
+    })?;
+    if !config.sources.contains_key(source) {
+        return Err(("source", error::unknown("source", source.as_str(), config.sources.keys())));
+    }
+    if capture.is_empty() {
+        return Err(("capture", "say what to capture: [rdb]".to_owned()));
+    }
+    let [store] = stores.as_slice() else {
+        return Err(("stores", format!("name one store, not {}", stores.len())));
+    };
+    if !config.stores.contains_key(store) {
+        return Err(("stores", error::unknown("store", store.as_str(), config.stores.keys())));
+    }
+    Ok(Schedule { name: name.clone(), source: source.clone(), timetable, store: store.clone() })
+}
+
+fn resolve_source(
+    name: &SourceName,
+    source: &config::Source,
+    environment: Environment<'_>,
+) -> Result<Source, Error> {
+    let url = SourceUrl::parse_all(&source.nodes)
+        .map_err(|error| Error::SourceUrl { name: name.clone(), finding: error.to_string() })?;
+    let secret_of = |auth: Option<&config::Auth>| {
+        auth.and_then(|auth| auth.password_from.as_ref())
+            .map(|from| secret::read(from, environment))
+            .transpose()
+    };
+    let username = |auth: Option<&config::Auth>| auth.and_then(|auth| auth.username.clone());
+    let tls = source.tls.clone().or_else(|| url.tls.then(config::Tls::default));
+    let access = Access {
+        username: username(source.auth.as_ref()).or_else(|| url.username.clone()),
+        password: secret_of(source.auth.as_ref())?,
+        tls,
+    };
+    let sentinel_access = match &source.sentinel {
+        Some(config::Sentinel { auth, tls }) => Access {
+            username: username(auth.as_ref()),
+            password: secret_of(auth.as_ref())?,
+            tls: tls.clone(),
+        },
+        None => access.clone(),
+    };
+    let Compression { codec, level } = source.compression;
+    Ok(Source {
+        name: name.clone(),
+        url,
+        access,
+        sentinel_access,
+        primary: source.primary,
+        server_binary: source.server_binary.clone(),
+        spool: resolve_spool(source.spool.as_ref(), environment),
+        codec,
+        level: level.unwrap_or_else(|| codec.default_level()),
+        captures_at_once: source
+            .captures_at_once
+            .and_then(|number| usize::try_from(number).ok())
+            .unwrap_or(CAPTURES_AT_ONCE),
+        skew_seconds_max: source.skew_max_seconds,
+    })
+}
+
+fn resolve_spool(spool: Option<&config::Spool>, environment: Environment<'_>) -> Spool {
+    match spool {
+        Some(config::Spool { path, bytes_max }) => {
+            Spool::Configured(spool::Limits { folder: path.clone(), bytes_max: bytes_max.as_u64() })
+        }
+        None => Spool::Default {
+            folders: environment("TMPDIR")
+                .map(PathBuf::from)
+                .into_iter()
+                .chain(["/var/tmp".into(), "/tmp".into(), ".".into()])
+                .collect(),
+            bytes_max: SPOOL_BYTES_MAX,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! Each mistake in a config file gets one clear error.
+
+use super::*;
+
+const GOOD: &str = "
+sources:
+  sessions:
+    nodes: ['redis://10.0.0.5:6379']
+    auth: {username: backup, passwordFrom: {env: REDIS_PASSWORD}}
+    tls: {caFile: /etc/ca.crt}
+    spool: {path: /var/tmp, bytesMax: 2GiB}
+    compression: {codec: gzip, level: 6}
+  cache:
+    nodes: ['sentinel://a,b,c/mymaster']
+    primary: never
+stores:
+  disk: {directory: {path: /backups}}
+  s3: {s3: {bucket: redis-backups, prefix: prod, region: eu-west-1, serverSideEncryption: {sseKms: {keyId: k}}}}
+schedules:
+  daily: {source: sessions, cron: '0 2 * * *', timezone: Europe/Berlin, capture: [rdb], stores: [s3]}
+";
+
+fn parse(text: &str) -> Result<Settings, Error> {
+    Settings::parse(Path::new("redis-backup.yaml"), text)
+}
+
+fn no_environment(_: &str) -> Option<String> {
+    None
+}
+
+#[test]
+fn a_good_config_is_read() {
+    let settings = parse(GOOD).unwrap();
+    let environment = |name: &str| (name == "REDIS_PASSWORD").then(|| "hunter2".to_owned());
+    let source = settings.source(&"sessions".parse().unwrap(), &environment).unwrap();
+    assert_eq!(source.access.username.as_deref(), Some("backup"));
+    assert_eq!(source.access.password.as_ref().unwrap().expose(), "hunter2");
+    assert!(source.access.tls.is_some());
+    assert_eq!((source.codec, source.level), (Codec::Gzip, 6));
+    assert!(matches!(&source.spool, Spool::Configured(limits) if limits.bytes_max == 2 << 30));
+    assert!(!format!("{source:?}").contains("hunter2"));
+    let schedule = settings.schedule(&"daily".parse().unwrap()).unwrap();
+    assert_eq!(schedule.store.as_str(), "s3");
+    assert!(matches!(settings.store("s3").unwrap().kind, StoreKind::S3(_)));
+    assert!(matches!(settings.store("./x").unwrap().kind, StoreKind::Directory(_)));
+}
+
+#[test]
+fn each_mistake_is_named_with_its_place() {
+    for (from, to, expected) in [
+        (
+            "nodes: ['redis",
+            "node: ['redis",
+            "redis-backup.yaml:4:5: unknown key `node`; did you mean `nodes`?",
+        ),
+        ("codec: gzip", "codec: gzp", "unknown value `gzp`; did you mean `gzip`?"),
+        (
+            "level: 6",
+            "level: 12",
+            "sources.sessions.compression.level: gzip has levels 1 to 9, not 12",
+        ),
+        ("0 2 * * *", "0 25 * * *", "schedules.daily.cron: cron expression \"0 25 * * *\""),
+        (
+            "Europe/Berlin",
+            "Europe/Berlinn",
+            "schedules.daily.timezone: time zone \"Europe/Berlinn\"",
+        ),
+        ("stores: [s3]", "stores: [s4]", "schedules.daily.stores: store `s4` is not in the config"),
+        (
+            "source: sessions",
+            "source: sesions",
+            "schedules.daily.source: source `sesions` is not in the config; did you mean `sessions`?",
+        ),
+        ("redis://10", "redis://u:hunter2@10", "must not hold a password"),
+        (
+            "redis://10.0.0.5:6379",
+            "http://10.0.0.5",
+            "sources.sessions.nodes: scheme \"http\" is not known",
+        ),
+        ("bytesMax: 2GiB", "bytesMax: plenty", "redis-backup.yaml:7:"),
+        (
+            "directory: {path",
+            "directroy: {path",
+            "unknown value `directroy`; did you mean `directory`?",
+        ),
+        ("bucket: redis-backups, ", "", "redis-backup.yaml:14:"),
+        ("capture: [rdb]", "capture: rdb", "redis-backup.yaml:16:"),
+        ("stores:\n", "stores: 5\nstore:\n", "redis-backup.yaml:12:"),
+        ("  cache:", "  Cache:", "source name \"Cache\""),
+    ] {
+        let text = GOOD.replacen(from, to, 1);
+        assert_ne!(text, GOOD, "{from}");
+        let error = parse(&text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error:?} does not contain {expected:?}");
+        assert!(!error.contains("hunter2"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn a_missing_secret_is_named() {
+    let settings = parse(GOOD).unwrap();
+    let error = settings.source(&"sessions".parse().unwrap(), &no_environment).unwrap_err();
+    assert!(error.to_string().contains("REDIS_PASSWORD"), "{error}");
+}
+
+#[test]
+fn the_password_on_argv_is_refused_and_not_repeated() {
+    let flags = AdHocSource {
+        source_url: vec!["redis://:hunter2@localhost".to_owned()],
+        ..AdHocSource::default()
+    };
+    let name = "x".parse().unwrap();
+    let error = Settings::default().ad_hoc_source(&flags, &name, &no_environment).unwrap_err();
+    assert!(error.to_string().contains("--password-from"), "{error}");
+    assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+}
