@@ -51,6 +51,13 @@ impl Crc64Nvme {
     pub fn of(bytes: &[u8]) -> Self {
         Self(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, bytes))
     }
+
+    /// The CRC of these bytes followed by `next_bytes` others whose CRC is `next`.
+    #[must_use]
+    pub fn followed_by(self, next: Self, next_bytes: u64) -> Self {
+        let algorithm = crc_fast::CrcAlgorithm::Crc64Nvme;
+        Self(crc_fast::checksum_combine(algorithm, self.0, next.0, next_bytes))
+    }
 }
 
 impl fmt::Display for Crc64Nvme {
@@ -161,6 +168,16 @@ mod tests {
             "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225",
         );
         assert_eq!(digests.sha256, Sha256::of(b"123456789"));
+    }
+
+    #[test]
+    fn the_crc_of_a_whole_follows_from_those_of_its_parts() {
+        let whole = b"123456789";
+        for at in 0..=whole.len() {
+            let (first, next) = whole.split_at(at);
+            let joined = Crc64Nvme::of(first).followed_by(Crc64Nvme::of(next), next.len() as u64);
+            assert_eq!(joined, Crc64Nvme::of(whole), "split at {at}");
+        }
     }
 
     #[test]
