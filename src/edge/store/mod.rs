@@ -2,6 +2,11 @@
 //!
 //! `tests/it/store_contract.rs` holds every implementation to the same contract.
 
+mod directory;
+mod flaky;
+mod memory;
+mod received;
+
 use std::{error, fmt};
 
 use async_trait::async_trait;
@@ -14,9 +19,18 @@ use crate::domain::{
     digest::{Crc64Nvme, Digests},
 };
 
+pub use self::{
+    directory::Directory,
+    flaky::{Fault, Flaky, Operation},
+    memory::Memory,
+};
+
 /// Bytes of a part in flight. Every part of an object but the last has this size, as S3 demands
 /// five MiB at least and some S3 servers demand equal parts.
 pub const PART_BYTES: usize = 8 << 20;
+
+/// Keys that one listing may yield; more is an error, never a shortened answer.
+pub const LISTED_MAX: usize = 1_000_000;
 
 type Cause = Box<dyn error::Error + Send + Sync>;
 
@@ -143,7 +157,7 @@ pub trait Store: fmt::Debug + Send + Sync {
 
 #[async_trait]
 pub trait Upload: fmt::Debug + Send {
-    /// Take the next part. Returns when the store has room for another, not when this one has
+    /// Take the next part, which must not be empty. Returns when the store has room for another, not when this one has
     /// arrived. Every part but the last must have [`PART_BYTES`] bytes.
     async fn write(&mut self, part: Part) -> Result<(), Error>;
 

@@ -1,0 +1,15 @@
+//! All integration tests, in one binary: one link, one place for the servers they share.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test stops at the first surprise and says what it saw"
+)]
+#![expect(unreachable_pub, reason = "`pub` says what a module offers; a binary offers nothing")]
+
+mod crash;
+mod store_contract;
+mod store_directory;
+mod store_flaky;
