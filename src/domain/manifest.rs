@@ -9,7 +9,7 @@ use super::{
     catalog::Key,
     digest::{Crc64Nvme, Sha256},
     identity::{BackupId, ScheduleName, SourceName},
-    rdb::{Facts, Magic, SlotRange},
+    rdb::{Content, SlotRange},
 };
 
 /// The version this program writes. It reads this and every earlier one, for ever.
@@ -85,7 +85,7 @@ pub struct ShardManifest {
     pub captured_at: Timestamp,
     pub captured_from: NodeRole,
     pub replication: ReplicationPoint,
-    pub rdb: RdbContent,
+    pub rdb: Content,
     pub archives: Vec<Archive>,
 }
 
@@ -108,23 +108,6 @@ pub enum NodeRole {
 pub struct ReplicationPoint {
     pub id: String,
     pub offset: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub enum RdbContent {
-    /// Walked to its end: every opcode known, counted and checked.
-    Read(Facts),
-    /// Of a version newer than this program: framing, CRC-64 and EOF proven, the content not.
-    Unread(Unread),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Unread {
-    pub magic: Magic,
-    pub version: u32,
-    pub bytes: u64,
 }
 
 /// One captured file as stored.
@@ -237,8 +220,8 @@ impl Manifest {
         self.shards
             .iter()
             .map(|shard| match &shard.rdb {
-                RdbContent::Read(facts) => Some(facts.keys()),
-                RdbContent::Unread(_) => None,
+                Content::Read(facts) => Some(facts.keys()),
+                Content::Unread(_) => None,
             })
             .sum()
     }

@@ -6,8 +6,7 @@ use serde::Serialize;
 
 use super::{show::write_facts, table::Table, text};
 use crate::domain::{
-    manifest::Unread,
-    rdb::{Facts, Private},
+    rdb::{Facts, Private, Unread},
 };
 
 /// `valid`, `error` and `keys` stand at the top for scripts.

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::{table::Table, text};
 use crate::domain::{
-    manifest::{Archive, Manifest, RdbContent, ShardManifest},
-    rdb::{Checksum, Facts, Magic},
+    manifest::{Archive, Manifest, ShardManifest},
+    rdb::{Checksum, Content, Facts, Magic},
     record::Record,
 };
 
@@ -91,8 +91,8 @@ fn write_shard(f: &mut fmt::Formatter<'_>, shard: &ShardManifest) -> fmt::Result
         shard.replication.id,
     )?;
     match &shard.rdb {
-        RdbContent::Read(facts) => write_facts(f, facts)?,
-        RdbContent::Unread(unread) => writeln!(
+        Content::Read(facts) => write_facts(f, facts)?,
+        Content::Unread(unread) => writeln!(
             f,
             "  RDB version {} is newer than this program: end and checksum are proven, the content only by a load",
             unread.version

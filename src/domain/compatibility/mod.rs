@@ -8,8 +8,8 @@ mod version;
 
 pub use self::version::{NotAServerVersion, ServerVersion};
 use super::{
-    manifest::{Flavour, RdbContent},
-    rdb::{Facts, Magic},
+    manifest::Flavour,
+    rdb::{Content, Facts, Magic},
 };
 
 /// The server that shall load, as it will be configured when it starts.
@@ -91,25 +91,25 @@ const MODULE_OF_TYPE: [(&str, &str); 9] = [
 ///
 /// `source` is the server that wrote it; it counts where the content could not be read.
 pub fn check(
-    rdb: &RdbContent,
+    rdb: &Content,
     source: &ServerVersion,
     target: &Target,
 ) -> Result<Loads, Vec<Reason>> {
     let mut reasons = Vec::new();
     let format = match rdb {
-        RdbContent::Read(facts) => {
+        Content::Read(facts) => {
             reasons.extend(databases(facts, target));
             reasons.extend(modules(facts, target));
             let field_expiry = facts.hashes_with_field_expiry > 0;
             loads(facts.magic, facts.version, field_expiry, target.server)
         }
-        RdbContent::Unread(_)
+        Content::Unread(_)
             if source.flavour == target.server.flavour
                 && (target.server.major, target.server.minor) >= (source.major, source.minor) =>
         {
             Ok(Loads::AsItIs)
         }
-        RdbContent::Unread(unread) => Err(Reason::Unread {
+        Content::Unread(unread) => Err(Reason::Unread {
             rdb: rdb_name(unread.magic, unread.version),
             source_version: *source,
             server: target.server,
@@ -230,7 +230,7 @@ fn too_new(magic: Magic, version: u32, field_expiry: bool, server: ServerVersion
     }
 }
 
-fn relaxation_missing(rdb: &RdbContent, server: ServerVersion) -> Reason {
+fn relaxation_missing(rdb: &Content, server: ServerVersion) -> Reason {
     let (magic, version) = content_format(rdb);
     Reason::TooNew {
         rdb: content_name(rdb),
@@ -267,7 +267,7 @@ fn works(magic: Magic, version: u32, field_expiry: bool) -> &'static str {
 }
 
 /// Up to 8.1.4 the append-only loader takes only `REDIS` for an RDB (valkey-io/valkey#2888).
-fn hides_in_append_only_base(rdb: &RdbContent, target: &Target) -> bool {
+fn hides_in_append_only_base(rdb: &Content, target: &Target) -> bool {
     let server = target.server;
     content_format(rdb).0 == Magic::Valkey
         && target.appendonly
@@ -275,14 +275,14 @@ fn hides_in_append_only_base(rdb: &RdbContent, target: &Target) -> bool {
         && server.patch <= 4
 }
 
-const fn content_format(rdb: &RdbContent) -> (Magic, u32) {
+const fn content_format(rdb: &Content) -> (Magic, u32) {
     match rdb {
-        RdbContent::Read(facts) => (facts.magic, facts.version),
-        RdbContent::Unread(unread) => (unread.magic, unread.version),
+        Content::Read(facts) => (facts.magic, facts.version),
+        Content::Unread(unread) => (unread.magic, unread.version),
     }
 }
 
-fn content_name(rdb: &RdbContent) -> String {
+fn content_name(rdb: &Content) -> String {
     let (magic, version) = content_format(rdb);
     rdb_name(magic, version)
 }

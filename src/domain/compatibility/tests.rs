@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::domain::{
-    manifest::Unread,
-    rdb::{Checksum, DatabaseFacts},
-};
+use crate::domain::rdb::{Checksum, DatabaseFacts, Unread};
 
 /// The columns: a server, and whether it starts with `rdb-version-check relaxed`.
 const TARGETS: [(&str, bool); 11] = [
@@ -59,7 +56,7 @@ fn target(server: &str) -> Target {
 fn row(magic: Magic, rdb_version: u32, field_expiry: bool) -> String {
     let mut facts = facts(magic, rdb_version);
     facts.hashes_with_field_expiry = u64::from(field_expiry);
-    let content = RdbContent::Read(facts);
+    let content = Content::Read(facts);
     let column = |&(server, version_check_relaxed): &(&str, bool)| {
         let target = Target { version_check_relaxed, ..target(server) };
         // The source counts only where the content is unread.
@@ -89,7 +86,7 @@ fn the_matrix_is_as_measured() {
 #[test]
 fn a_refusal_says_what_would_work() {
     let text = |rdb: Facts, server: &str| {
-        let reasons = check(&RdbContent::Read(rdb), &version("8.0"), &target(server)).unwrap_err();
+        let reasons = check(&Content::Read(rdb), &version("8.0"), &target(server)).unwrap_err();
         reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };
     assert_eq!(
@@ -111,8 +108,7 @@ fn every_reason_is_told_at_once() {
     let mut rdb = facts(Magic::Redis, 12);
     rdb.databases.insert(20, DatabaseFacts { keys: 1, expires: 0 });
     rdb.modules = vec!["ReJSON-RL".to_owned(), "own--type".to_owned()];
-    let reasons =
-        check(&RdbContent::Read(rdb), &version("8.0"), &target("redis-7.0.15")).unwrap_err();
+    let reasons = check(&Content::Read(rdb), &version("8.0"), &target("redis-7.0.15")).unwrap_err();
     assert!(
         matches!(
             reasons.as_slice(),
@@ -131,7 +127,7 @@ fn every_reason_is_told_at_once() {
 fn only_valkey_9_has_databases_in_cluster_mode() {
     let mut rdb = facts(Magic::Redis, 11);
     rdb.databases.insert(1, DatabaseFacts { keys: 1, expires: 0 });
-    let content = RdbContent::Read(rdb);
+    let content = Content::Read(rdb);
     let cluster = |server: &str, databases: u32| {
         let target = Target { cluster_databases: Some(databases), ..target(server) };
         check(&content, &version("7.2"), &target)
@@ -149,7 +145,7 @@ fn only_valkey_9_has_databases_in_cluster_mode() {
 fn a_loaded_module_satisfies_its_types() {
     let mut rdb = facts(Magic::Redis, 12);
     rdb.modules = vec!["MBbloom--".to_owned(), "vectorset".to_owned()];
-    let content = RdbContent::Read(rdb);
+    let content = Content::Read(rdb);
     let with = |server: &str, modules: Option<&[&str]>| {
         let modules = modules.map(|names| names.iter().map(ToString::to_string).collect());
         check(&content, &version("8.0"), &Target { modules, ..target(server) }).is_ok()
@@ -162,7 +158,12 @@ fn a_loaded_module_satisfies_its_types() {
 
 #[test]
 fn an_unread_rdb_needs_a_server_like_its_source() {
-    let content = RdbContent::Unread(Unread { magic: Magic::Redis, version: 14, bytes: 100 });
+    let content = Content::Unread(Unread {
+        magic: Magic::Redis,
+        version: 14,
+        bytes: 100,
+        checksum: Checksum::Verified,
+    });
     let on = |server: &str| check(&content, &version("redis-8.8.1"), &target(server)).is_ok();
     assert!(on("redis-8.8.0"), "a patch changes no format");
     assert!(on("redis-9.0"));
@@ -172,7 +173,7 @@ fn an_unread_rdb_needs_a_server_like_its_source() {
 
 #[test]
 fn old_valkey_8_1_cannot_take_a_valkey_9_rdb_as_append_only_base() {
-    let content = RdbContent::Read(facts(Magic::Valkey, 80));
+    let content = Content::Read(facts(Magic::Valkey, 80));
     let on = |server: &str, appendonly: bool| {
         let target = Target { version_check_relaxed: true, appendonly, ..target(server) };
         check(&content, &version("valkey-9.1"), &target)

@@ -17,6 +17,15 @@ pub enum Magic {
     Valkey,
 }
 
+impl fmt::Display for Magic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Redis => "REDIS",
+            Self::Valkey => "VALKEY",
+        })
+    }
+}
+
 /// How the bytes were protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -53,6 +62,18 @@ pub enum ValueType {
     Module,
 }
 
+impl ValueType {
+    pub const ALL: [Self; 7] = [
+        Self::String,
+        Self::List,
+        Self::Set,
+        Self::SortedSet,
+        Self::Hash,
+        Self::Stream,
+        Self::Module,
+    ];
+}
+
 /// Both ends belong to it.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
@@ -74,6 +95,44 @@ impl fmt::Display for SlotRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.first, self.last)
     }
+}
+
+/// How much of an RDB could be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Content {
+    /// Walked to its end: every opcode known, counted and checked.
+    Read(Facts),
+    /// Of a version newer than this program: end marker and checksum looked at, the content not.
+    Unread(Unread),
+}
+
+impl Content {
+    pub const fn bytes(&self) -> u64 {
+        match self {
+            Self::Read(facts) => facts.bytes,
+            Self::Unread(unread) => unread.bytes,
+        }
+    }
+
+    pub const fn checksum(&self) -> Checksum {
+        match self {
+            Self::Read(facts) => facts.checksum,
+            Self::Unread(unread) => unread.checksum,
+        }
+    }
+}
+
+/// An RDB of a version newer than this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Unread {
+    pub magic: Magic,
+    pub version: u32,
+    /// Length of the RDB with magic and checksum, in bytes.
+    pub bytes: u64,
+    /// Without one nothing about the content is proven.
+    pub checksum: Checksum,
 }
 
 /// What may stand in a manifest: counts and names of code, no key and no value.

@@ -3,5 +3,5 @@
 mod facts;
 
 pub use self::facts::{
-    BigKey, Checksum, DatabaseFacts, Facts, Magic, Private, SlotRange, ValueType,
+    BigKey, Checksum, Content, DatabaseFacts, Facts, Magic, Private, SlotRange, Unread, ValueType,
 };
