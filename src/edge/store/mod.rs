@@ -6,6 +6,7 @@ mod directory;
 mod flaky;
 mod memory;
 mod received;
+mod s3;
 
 use std::{error, fmt};
 
@@ -23,6 +24,7 @@ pub use self::{
     directory::Directory,
     flaky::{Fault, Flaky, Operation},
     memory::Memory,
+    s3::{Checksums, Encryption, S3, S3Settings},
 };
 
 /// Bytes of a part in flight. Every part of an object but the last has this size, as S3 demands

@@ -1,0 +1,363 @@
+//! S3 and servers that speak it, through AWS's own client. Writes no object that exists, keeps no credentials.
+
+mod client;
+mod download;
+mod error;
+mod upload;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use aws_sdk_s3::{
+    Client,
+    operation::{get_object::GetObjectOutput, head_object::HeadObjectOutput},
+    primitives::DateTime,
+    types::ChecksumMode,
+};
+use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+
+use self::{
+    client::ServerClock,
+    download::S3Download,
+    error::{Action, failed},
+    upload::S3Upload,
+};
+use super::{
+    Attributes, Download, Error, LISTED_MAX, Listed, PART_BYTES, Part, Store, Stored, Unfinished,
+    Upload,
+};
+use crate::domain::{catalog::Key, digest::Digester};
+
+/// Everything about a bucket but its credentials, which come from AWS's usual chain: environment,
+/// profile, SSO, process, web identity, container, instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct S3Settings {
+    pub bucket: String,
+    /// Comes before every key, joined by `/`. May be empty.
+    pub prefix: String,
+    /// Without it the usual chain is asked; with an endpoint of one's own it does not matter.
+    pub region: Option<String>,
+    /// `https://host:port` of a server other than AWS.
+    pub endpoint: Option<String>,
+    /// `https://host/bucket/key` instead of `https://bucket.host/key`.
+    pub force_path_style: bool,
+    /// Certificates to trust besides those of the system, in PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Such as `STANDARD_IA`.
+    pub storage_class: Option<String>,
+    pub encryption: Option<Encryption>,
+    pub checksums: Checksums,
+    /// Of the run that writes, noted in each object's metadata for people.
+    pub run: String,
+    /// Tries of each request, the first one included.
+    pub attempts_max: u32,
+    /// The longest wait between two tries.
+    pub backoff_max: Duration,
+    /// For sending one part of eight MiB and getting the answer.
+    pub response_timeout: Duration,
+    /// How long a transfer may stand still.
+    pub stall_timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Encryption {
+    SseS3,
+    SseKms {
+        /// Without it the bucket's or the account's own key.
+        key_id: Option<String>,
+    },
+}
+
+/// Whether the server takes and returns CRC-64/NVME.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checksums {
+    #[default]
+    WhenSupported,
+    /// For servers that know none: nothing but sizes is confirmed by the store then.
+    WhenRequired,
+}
+
+impl S3Settings {
+    pub fn new(bucket: impl Into<String>) -> Self {
+        Self {
+            bucket: bucket.into(),
+            prefix: String::new(),
+            region: None,
+            endpoint: None,
+            force_path_style: false,
+            ca_file: None,
+            storage_class: None,
+            encryption: None,
+            checksums: Checksums::default(),
+            run: String::new(),
+            attempts_max: 8,
+            backoff_max: Duration::from_secs(20),
+            response_timeout: Duration::from_mins(2),
+            stall_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// A bucket, or what lies below a prefix of it.
+#[derive(Clone, Debug)]
+pub struct S3 {
+    bucket: Arc<Bucket>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    client: Client,
+    settings: S3Settings,
+}
+
+impl S3 {
+    /// Find credentials and region, and make a client. Sends no request to the bucket.
+    pub async fn connect(mut settings: S3Settings) -> Result<Self, Error> {
+        let prefix = settings.prefix.trim_matches('/');
+        settings.prefix = prefix.to_owned();
+        let client = client::connect(&settings).await?;
+        Ok(Self { bucket: Arc::new(Bucket { client, settings }) })
+    }
+}
+
+impl Bucket {
+    fn name(&self) -> &str {
+        &self.settings.bucket
+    }
+
+    /// The key with the configured prefix before it; also of a part of a key.
+    fn full(&self, key: &str) -> String {
+        match self.settings.prefix.as_str() {
+            "" => key.to_owned(),
+            prefix => format!("{prefix}/{key}"),
+        }
+    }
+
+    /// The inverse of [`Bucket::full`]. Objects of others in the same bucket are not ours.
+    fn key(&self, full: &str) -> Option<Key> {
+        match self.settings.prefix.as_str() {
+            "" => full.parse().ok(),
+            prefix => full.strip_prefix(prefix)?.strip_prefix('/')?.parse().ok(),
+        }
+    }
+
+    /// `s3://bucket/key` for people.
+    fn place(&self, key: &str) -> String {
+        format!("s3://{}/{}", self.name(), self.full(key))
+    }
+
+    fn has_checksums(&self) -> bool {
+        match self.settings.checksums {
+            Checksums::WhenSupported => true,
+            Checksums::WhenRequired => false,
+        }
+    }
+
+    async fn head(&self, key: &Key, version_id: Option<&str>) -> Result<HeadObjectOutput, Error> {
+        let head = self.client.head_object().bucket(self.name()).key(self.full(key.as_str()));
+        head.set_version_id(version_id.map(str::to_owned))
+            .set_checksum_mode(self.has_checksums().then_some(ChecksumMode::Enabled))
+            .send()
+            .await
+            .map_err(|error| failed(Action::HeadObject, &self.place(key.as_str()), &error))
+    }
+
+    async fn get(
+        &self,
+        key: &Key,
+        version_id: Option<&str>,
+        range: Option<String>,
+        etag: Option<&str>,
+    ) -> Result<GetObjectOutput, Error> {
+        let get = self.client.get_object().bucket(self.name()).key(self.full(key.as_str()));
+        get.set_version_id(version_id.map(str::to_owned))
+            .set_range(range)
+            .set_if_match(etag.map(str::to_owned))
+            .send()
+            .await
+            .map_err(|error| failed(Action::GetObject, &self.place(key.as_str()), &error))
+    }
+
+    async fn abort(&self, key: &Key, upload_id: &str) -> Result<(), Error> {
+        let abort = self.client.abort_multipart_upload().bucket(self.name());
+        let aborted = abort.key(self.full(key.as_str())).upload_id(upload_id).send().await;
+        match aborted {
+            Err(error) if error::code(&error) == "NoSuchUpload" => Ok(()),
+            aborted => aborted.map(drop).map_err(|error| {
+                failed(Action::AbortMultipartUpload, &self.place(key.as_str()), &error)
+            }),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for S3 {
+    fn address(&self) -> String {
+        self.bucket.place("").trim_end_matches('/').to_owned()
+    }
+
+    async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>, Error> {
+        Ok(Box::new(S3Upload::new(Arc::clone(&self.bucket), key.clone())))
+    }
+
+    async fn create(&self, key: &Key, body: Bytes) -> Result<Stored, Error> {
+        let mut digester = Digester::default();
+        digester.update(&body);
+        let mut upload = Box::new(S3Upload::new(Arc::clone(&self.bucket), key.clone()));
+        let mut rest = body;
+        while !rest.is_empty() {
+            let body = rest.split_to(rest.len().min(PART_BYTES));
+            upload.write(Part { body, budget: None }).await?;
+        }
+        upload.finish(digester.finish()).await
+    }
+
+    async fn read(&self, key: &Key, bytes_max: usize) -> Result<Bytes, Error> {
+        let mut download = S3Download::begin(Arc::clone(&self.bucket), key.clone(), None).await?;
+        let mut body = BytesMut::new();
+        while let Some(piece) = download.next().await? {
+            if body.len() + piece.len() > bytes_max {
+                let attempt = format!("read {}", self.bucket.place(key.as_str()));
+                let finding = format!("it has more than {bytes_max} bytes");
+                return Err(Error::Corrupt { attempt, finding });
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body.freeze())
+    }
+
+    async fn download(
+        &self,
+        key: &Key,
+        version_id: Option<&str>,
+    ) -> Result<Box<dyn Download>, Error> {
+        let bucket = Arc::clone(&self.bucket);
+        Ok(Box::new(S3Download::begin(bucket, key.clone(), version_id).await?))
+    }
+
+    async fn attributes(&self, key: &Key, version_id: Option<&str>) -> Result<Attributes, Error> {
+        let head = self.bucket.head(key, version_id).await?;
+        let attempt = || format!("HeadObject {}", self.bucket.place(key.as_str()));
+        let crc64nvme = head.checksum_crc64_nvme().filter(|_| self.bucket.has_checksums());
+        let crc64nvme = crc64nvme
+            .map(str::parse)
+            .transpose()
+            .map_err(|source| Error::Permanent { attempt: attempt(), source: Box::new(source) })?;
+        Ok(Attributes {
+            bytes: length(head.content_length(), attempt)?,
+            crc64nvme,
+            modified: timestamp(head.last_modified(), attempt)?,
+        })
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, Error> {
+        let bucket = &self.bucket;
+        let (place, mut listed, mut page) = (bucket.place(prefix), Vec::new(), None);
+        let attempt = || format!("ListObjectsV2 {place}");
+        loop {
+            let list = bucket.client.list_objects_v2().bucket(bucket.name());
+            let list = list.prefix(bucket.full(prefix)).set_continuation_token(page);
+            let found =
+                list.send().await.map_err(|error| failed(Action::ListObjectsV2, &place, &error))?;
+            for object in found.contents() {
+                let Some(key) = object.key().and_then(|key| bucket.key(key)) else { continue };
+                let bytes = length(object.size(), attempt)?;
+                let modified = timestamp(object.last_modified(), attempt)?;
+                listed.push(Listed { key, bytes, modified });
+            }
+            if listed.len() > LISTED_MAX {
+                let source = format!("more than {LISTED_MAX} objects").into();
+                return Err(Error::Permanent { attempt: attempt(), source });
+            }
+            page = found.next_continuation_token;
+            if page.is_none() {
+                break;
+            }
+        }
+        // Servers other than AWS may order by other rules.
+        listed.sort_by(|one, other| one.key.cmp(&other.key));
+        Ok(listed)
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), Error> {
+        let bucket = &self.bucket;
+        let delete = bucket.client.delete_object().bucket(bucket.name());
+        match delete.key(bucket.full(key.as_str())).send().await {
+            Err(error) if error::code(&error) == "NoSuchKey" => Ok(()),
+            deleted => deleted
+                .map(drop)
+                .map_err(|error| failed(Action::DeleteObject, &bucket.place(key.as_str()), &error)),
+        }
+    }
+
+    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>, Error> {
+        let bucket = &self.bucket;
+        let (place, mut unfinished) = (bucket.place(prefix), Vec::new());
+        let attempt = || format!("ListMultipartUploads {place}");
+        let (mut key_marker, mut id_marker) = (None, None);
+        loop {
+            let list = bucket.client.list_multipart_uploads().bucket(bucket.name());
+            let list = list.prefix(bucket.full(prefix));
+            let list = list.set_key_marker(key_marker).set_upload_id_marker(id_marker);
+            let found = list
+                .send()
+                .await
+                .map_err(|error| failed(Action::ListMultipartUploads, &place, &error))?;
+            for upload in found.uploads() {
+                let (Some(key), Some(id)) = (upload.key(), upload.upload_id()) else { continue };
+                let Some(key) = bucket.key(key) else { continue };
+                let begun = timestamp(upload.initiated(), attempt)?;
+                unfinished.push(Unfinished { id: id.to_owned(), key: Some(key), begun });
+            }
+            if unfinished.len() > LISTED_MAX {
+                let source = format!("more than {LISTED_MAX} uploads").into();
+                return Err(Error::Permanent { attempt: attempt(), source });
+            }
+            if !found.is_truncated.unwrap_or(false) || found.next_key_marker.is_none() {
+                return Ok(unfinished);
+            }
+            (key_marker, id_marker) = (found.next_key_marker, found.next_upload_id_marker);
+        }
+    }
+
+    async fn forget(&self, unfinished: &Unfinished) -> Result<(), Error> {
+        match &unfinished.key {
+            Some(key) => self.bucket.abort(key, &unfinished.id).await,
+            // This store names none without its key.
+            None => Err(Error::NotFound { attempt: format!("abort upload {:?}", unfinished.id) }),
+        }
+    }
+
+    /// The date of an answer to the smallest listing. An answer that refuses carries it as well, so
+    /// that a clock too far off for a signature can still be told.
+    async fn clock(&self) -> Result<Timestamp, Error> {
+        let (bucket, clock) = (&self.bucket, ServerClock::default());
+        let place = bucket.place("");
+        let list = bucket.client.list_objects_v2().bucket(bucket.name());
+        let list = list.prefix(bucket.full("")).max_keys(1);
+        let answer = list.customize().interceptor(clock.clone()).send().await;
+        match answer {
+            Err(error) if error::code(&error) != "RequestTimeTooSkewed" => {
+                Err(failed(Action::ListObjectsV2, &place, &error))
+            }
+            Ok(_) | Err(_) => clock.now().ok_or_else(|| Error::Permanent {
+                attempt: format!("ask {place} for its time"),
+                source: "the answer has no Date".into(),
+            }),
+        }
+    }
+}
+
+fn length(found: Option<i64>, attempt: impl Fn() -> String) -> Result<u64, Error> {
+    found.and_then(|length| u64::try_from(length).ok()).ok_or_else(|| Error::Permanent {
+        attempt: attempt(),
+        source: "the answer has no length".into(),
+    })
+}
+
+fn timestamp(found: Option<&DateTime>, attempt: impl Fn() -> String) -> Result<Timestamp, Error> {
+    found.and_then(|found| Timestamp::from_second(found.secs()).ok()).ok_or_else(|| {
+        Error::Permanent { attempt: attempt(), source: "the answer has no time".into() }
+    })
+}
