@@ -3,14 +3,17 @@
 pub mod archive;
 pub mod capture;
 pub mod catalog;
+pub mod cluster;
 pub mod compatibility;
 pub mod dataset;
 pub mod digest;
 pub mod identity;
 pub mod manifest;
+pub mod observation;
 pub mod rdb;
 pub mod record;
 pub mod schedule;
 pub mod secret;
 pub mod source;
+pub mod topology;
 pub mod verification;

@@ -4,14 +4,17 @@
 //! is enough for everything a backup needs; what else is asked is asked for facts that may be missing.
 
 pub mod connection;
+pub mod inspect;
 mod link;
 pub mod replication;
+mod sentinel;
 pub mod tls;
 
 use std::{io, time::Duration};
 
 pub use self::{
     connection::{Access, Connection, Credentials},
+    inspect::{SourceAccess, observe, observe_node},
     replication::Snapshot,
     tls::Tls,
 };

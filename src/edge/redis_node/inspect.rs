@@ -1,0 +1,190 @@
+//! What a source is made of, asked of its nodes and sentinels. Reads only, and judges nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::{StreamExt as _, stream};
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Access, Connection, Error, sentinel};
+use crate::domain::{
+    cluster::{self, ClusterNode},
+    manifest::NodeRole,
+    observation::{NodeObservation, NodeSettings, Seen, SourceObservation},
+    source::{ADDRESSES_MAX, NodeAddress, SourceAddress},
+};
+
+const ATTEMPT: &str = "observe";
+
+/// Nodes asked at the same time.
+const NODES_AT_ONCE: usize = 16;
+
+/// A chain of replicas of replicas is followed so far.
+const ROUNDS_MAX: usize = 4;
+
+/// Sentinels have users of their own.
+#[derive(Clone, Debug, Default)]
+pub struct SourceAccess {
+    pub nodes: Access,
+    pub sentinels: Access,
+}
+
+/// Look at every node of a source that can be found from its addresses. A node that does not answer
+/// is a part of the answer; an error means that none did, or that the sentinels could not be asked.
+pub async fn observe(
+    source: &SourceAddress,
+    access: &SourceAccess,
+) -> Result<SourceObservation, Error> {
+    let (sentinel, seeds) = match source {
+        SourceAddress::Nodes(nodes) => (None, nodes.clone()),
+        SourceAddress::Sentinel { sentinels, primary_name } => {
+            let (found, nodes) =
+                sentinel::observe(sentinels, primary_name, &access.sentinels).await?;
+            (Some(found), nodes)
+        }
+    };
+    let mut asked: BTreeSet<NodeAddress> = BTreeSet::new();
+    let mut nodes: Vec<Seen> = Vec::new();
+    let mut next = seeds;
+    for round in 0..ROUNDS_MAX {
+        next.retain(|address| asked.insert(address.clone()));
+        next.truncate(ADDRESSES_MAX.saturating_sub(nodes.len()));
+        if next.is_empty() {
+            break;
+        }
+        let (seen, failed) = look(std::mem::take(&mut next), &access.nodes).await;
+        nodes.extend(seen);
+        let answered = nodes.iter().any(|node| node.outcome.is_ok());
+        if let (0, false, Some(error)) = (round, answered, failed) {
+            return Err(error);
+        }
+        next =
+            nodes.iter().filter_map(|node| node.outcome.as_ref().ok()).flat_map(others).collect();
+    }
+    Ok(SourceObservation { source: source.clone(), sentinel, nodes: distinct(nodes) })
+}
+
+/// Look at these nodes, and keep the first error as it is.
+async fn look(addresses: Vec<NodeAddress>, access: &Access) -> (Vec<Seen>, Option<Error>) {
+    let looks = addresses.into_iter().map(|address| async move {
+        let outcome = observe_node(&address, access).await;
+        (address, outcome)
+    });
+    let outcomes: Vec<_> = stream::iter(looks).buffered(NODES_AT_ONCE).collect().await;
+    let mut first = None;
+    let mut seen = Vec::with_capacity(outcomes.len());
+    for (address, outcome) in outcomes {
+        let outcome = outcome.map_err(|error| {
+            let text = one_line(&error);
+            first.get_or_insert(error);
+            text
+        });
+        seen.push(Seen { address, outcome });
+    }
+    (seen, first)
+}
+
+/// An error and its cause, for a person who asks why a node was passed over.
+fn one_line(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// The addresses of other nodes that a node tells.
+fn others(node: &NodeObservation) -> Vec<NodeAddress> {
+    match &node.cluster {
+        Some(nodes) => nodes
+            .iter()
+            .filter(|node| !node.gone && !node.myself)
+            .filter_map(|node| node.address.clone())
+            .collect(),
+        None => {
+            node.replication.primary.iter().chain(&node.replication.replicas).cloned().collect()
+        }
+    }
+}
+
+/// A node seen at two addresses counts once, at the first.
+fn distinct(nodes: Vec<Seen>) -> Vec<Seen> {
+    let mut known = BTreeSet::new();
+    let is_new = |node: &Seen| match &node.outcome {
+        Ok(node) => known.insert(node.run_id.clone()),
+        Err(_) => true,
+    };
+    let mut nodes = nodes;
+    nodes.retain(is_new);
+    nodes
+}
+
+/// Look at one node.
+pub async fn observe_node(
+    address: &NodeAddress,
+    access: &Access,
+) -> Result<NodeObservation, Error> {
+    let mut node = Connection::open(address, access).await?;
+    let info: String = node.ask(ATTEMPT, &["INFO"], 1).await?;
+    let (seconds, microseconds): (i64, i64) = node.ask(ATTEMPT, &["TIME"], 1).await?;
+    let protocol =
+        |finding| Error::Protocol { attempt: ATTEMPT, address: address.clone(), finding };
+    let clock = Timestamp::from_second(seconds)
+        .and_then(|time| time.checked_add(SignedDuration::from_micros(microseconds)))
+        .map_err(|_| protocol(format!("{seconds} s is no time")))?;
+    let mut observation = NodeObservation::of_info(address, &info, clock)
+        .map_err(|error| protocol(error.to_string()))?;
+    if observation.cluster_enabled {
+        observation.cluster = Some(cluster_nodes(&mut node).await?);
+    } else if observation.role == NodeRole::Primary {
+        observation.sentinel_watched = sentinel_watched(&mut node).await;
+    }
+    read_settings(&mut node, &mut observation.settings).await;
+    Ok(observation)
+}
+
+async fn cluster_nodes(node: &mut Connection) -> Result<Vec<ClusterNode>, Error> {
+    let text: String = node.ask(ATTEMPT, &["CLUSTER", "NODES"], 2).await?;
+    cluster::parse_nodes(&text).map_err(|error| Error::Protocol {
+        attempt: ATTEMPT,
+        address: node.address().clone(),
+        finding: error.to_string(),
+    })
+}
+
+/// Sentinels subscribe under a name of their own (`sentinelSendHello`, `sentinelReconnectInstance`).
+/// None where a minimal user may not look.
+async fn sentinel_watched(node: &mut Connection) -> Option<bool> {
+    let words = ["CLIENT", "LIST", "TYPE", "pubsub"];
+    let clients: String = node.ask(ATTEMPT, &words, 2).await.ok()?;
+    Some(clients.contains("name=sentinel-"))
+}
+
+/// One parameter at a time: 6.2 takes no more, and `*` would tell passwords.
+async fn read_settings(node: &mut Connection, settings: &mut NodeSettings) {
+    let mut found = BTreeMap::new();
+    for name in [
+        "dir",
+        "dbfilename",
+        "appendonly",
+        "appendfilename",
+        "appenddirname",
+        "databases",
+        "maxmemory",
+    ] {
+        match node.ask::<BTreeMap<String, String>>(ATTEMPT, &["CONFIG", "GET", name], 2).await {
+            Ok(answer) => found.extend(answer),
+            Err(error) => {
+                settings.missing = Some(error.to_string());
+                break;
+            }
+        }
+    }
+    let mut take = |name| found.remove(name);
+    settings.dir = take("dir");
+    settings.dbfilename = take("dbfilename");
+    settings.appendfilename = take("appendfilename");
+    settings.appenddirname = take("appenddirname");
+    settings.appendonly = take("appendonly").map(|value| value == "yes").or(settings.appendonly);
+    settings.databases = take("databases").and_then(|value| value.parse().ok());
+    settings.maxmemory_bytes =
+        take("maxmemory").and_then(|value| value.parse().ok()).or(settings.maxmemory_bytes);
+}
