@@ -2,4 +2,5 @@
 
 pub mod redis_node;
 pub mod spool;
+pub mod data_directory;
 pub mod store;

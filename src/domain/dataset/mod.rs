@@ -138,8 +138,8 @@ impl Dataset {
 
     /// The append-only set to put into a folder that holds `existing` names, empty where it is new.
     ///
-    /// Beside other files it is numbered above all of them, with an increment of its own, so that no
-    /// name collides and a server never appends to an increment of the other set.
+    /// Beside other files it is numbered above all of them, with an increment of its own, so that a
+    /// server never appends to one of the other set; and named as no server names its files.
     pub fn append_only_set<'a>(
         &self,
         existing: impl IntoIterator<Item = &'a str>,
@@ -156,8 +156,13 @@ impl Dataset {
             highest = highest.max(number(name).unwrap_or(0));
         }
         let sequence = highest + 1;
-        let base = format!("{appendfilename}.{sequence}.base.rdb");
-        let increment = (!is_new).then(|| format!("{appendfilename}.{sequence}.incr.aof"));
+        let stem = if is_new {
+            format!("{appendfilename}.{sequence}")
+        } else {
+            format!("{appendfilename}.{sequence}.restored")
+        };
+        let base = format!("{stem}.base.rdb");
+        let increment = (!is_new).then(|| format!("{stem}.incr.aof"));
         let line =
             |name: &String, kind| format!("file {} seq {sequence} type {kind}\n", quoted(name));
         let increment_line = increment.as_ref().map(|name| line(name, 'i')).unwrap_or_default();
@@ -231,9 +236,9 @@ mod tests {
         ]);
         assert_eq!(
             set.manifest_text,
-            "file Appendonly.aof.13.base.rdb seq 13 type b\nfile Appendonly.aof.13.incr.aof seq 13 type i\n",
+            "file Appendonly.aof.13.restored.base.rdb seq 13 type b\nfile Appendonly.aof.13.restored.incr.aof seq 13 type i\n",
         );
-        assert_eq!(set.increment.as_deref(), Some("Appendonly.aof.13.incr.aof"));
+        assert_eq!(set.increment.as_deref(), Some("Appendonly.aof.13.restored.incr.aof"));
     }
 
     #[test]
