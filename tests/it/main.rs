@@ -10,6 +10,8 @@
 #![expect(unreachable_pub, reason = "`pub` says what a module offers; a binary offers nothing")]
 
 mod crash;
+#[expect(dead_code, reason = "the fixtures come before the tests that need all of them")]
+mod servers;
 mod store_contract;
 mod store_directory;
 mod store_flaky;
