@@ -3,9 +3,13 @@
 //! `tests/servers/fetch` brings the programs. A server dies with the value that stands for it; when a test fails, the
 //! ends of its servers' logs are printed.
 
+pub mod cluster;
+pub mod dataset;
 pub mod process;
 pub mod redis;
+pub mod replicated;
 pub mod s3;
+pub mod sentinel;
 pub mod tls;
 pub mod version;
 

@@ -131,7 +131,10 @@ impl<'a> Options<'a> {
                 ] {
                     lines.push(format!("{option} {}", certificates.file(name).display()));
                 }
-                lines.extend(["tls-auth-clients yes", "tls-replication yes"].map(str::to_owned));
+                lines.extend(
+                    ["tls-auth-clients yes", "tls-replication yes", "tls-cluster yes"]
+                        .map(str::to_owned),
+                );
             }
         }
         lines.extend(self.config.iter().cloned());
