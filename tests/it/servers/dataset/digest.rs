@@ -81,10 +81,12 @@ impl Digest {
         self
     }
 
-    /// One line for each key or function that is not the same. What has expired meanwhile is left out.
+    /// One line for each key or function that is not the same. What has expired meanwhile is left out,
+    /// and what is about to: servers that tell only the time left give it roughly.
     pub fn differences(&self, other: &Self) -> Vec<String> {
-        let now = self.taken_at_milliseconds.max(other.taken_at_milliseconds);
-        let is_alive = |entry: &&Entry| entry.expires_at_milliseconds.is_none_or(|at| at > now);
+        let soon =
+            self.taken_at_milliseconds.max(other.taken_at_milliseconds) + COARSE_MILLISECONDS;
+        let is_alive = |entry: &&Entry| entry.expires_at_milliseconds.is_none_or(|at| at > soon);
         let keys: BTreeSet<_> = self.entries.keys().chain(other.entries.keys()).collect();
         let of_keys = keys.into_iter().filter_map(|key| {
             let here = self.entries.get(key).filter(is_alive);
@@ -101,7 +103,7 @@ impl Digest {
 }
 
 fn name((database, key): &(u32, Vec<u8>)) -> String {
-    format!("database {database} key \"{}\"", key.escape_ascii())
+    format!("database {database} key \"{}\"", shortened(key.escape_ascii().to_string()))
 }
 
 fn told(entry: Option<&Entry>) -> String {

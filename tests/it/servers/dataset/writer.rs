@@ -13,6 +13,9 @@ use redis::{Connection, ConnectionLike, Pipeline};
 
 const BATCH: u64 = 16;
 
+/// In the year 2100.
+const EXPIRES_AT_MILLISECONDS: u64 = 4_102_444_800_000;
+
 #[derive(Debug)]
 pub struct Writer {
     stopped: Arc<AtomicBool>,
@@ -66,7 +69,12 @@ fn batch(written: u64) -> Vec<u8> {
     let mut pipeline = Pipeline::new();
     for round in written..written + BATCH {
         let name = |kind: &str, modulus: u64| format!("writer:{kind}:{}", round % modulus);
-        pipeline.cmd("SET").arg(name("string", 5000)).arg(round).arg("PX").arg(3_600_000);
+        pipeline
+            .cmd("SET")
+            .arg(name("string", 5000))
+            .arg(round)
+            .arg("PXAT")
+            .arg(EXPIRES_AT_MILLISECONDS);
         pipeline.cmd("HINCRBY").arg(name("hash", 200)).arg(round % 50).arg(1);
         pipeline.cmd("RPUSH").arg(name("list", 100)).arg(format!("element {round}"));
         pipeline.cmd("LTRIM").arg(name("list", 100)).arg(-20).arg(-1);
