@@ -309,6 +309,12 @@ fn delete(root: &Path, path: &Path) -> Result<(), Error> {
         }
     }
     // A manifest must be gone for good before its archives are touched.
-    let remaining = path.ancestors().skip(1).find(|folder| folder.exists());
-    remaining.map_or(Ok(()), sync_folder).map_err(failed)
+    for folder in path.ancestors().skip(1) {
+        match sync_folder(folder) {
+            // Removed by us or by somebody else: then the folder above it has to be synced.
+            Err(source) if source.kind() == ErrorKind::NotFound => {}
+            synced => return synced.map_err(failed),
+        }
+    }
+    Ok(())
 }

@@ -85,19 +85,21 @@ impl Stage {
         let folder = path.parent().unwrap_or(root);
         let mut attempts = 0;
         let placing = loop {
-            create_folders(folder)?;
             attempts += 1;
-            match self.place_by_any(root, &path) {
+            match create_folders(folder).and_then(|()| self.place_by_any(root, &path)) {
                 Err(source)
                     if source.kind() == ErrorKind::NotFound && attempts < PLACE_ATTEMPTS_MAX => {}
                 placed => break placed?,
             }
         };
         // Also the folders above: another process may have made them and not synced them yet.
-        folder
-            .ancestors()
-            .take_while(|folder| folder.starts_with(root))
-            .try_for_each(sync_folder)?;
+        for folder in folder.ancestors().take_while(|folder| folder.starts_with(root)) {
+            match sync_folder(folder) {
+                // Somebody has deleted the object already, and the folder with it.
+                Err(source) if source.kind() == ErrorKind::NotFound => {}
+                synced => synced?,
+            }
+        }
         match placing {
             // Left behind, it is swept like any other leftover.
             Placing::Link => fs::remove_file(&self.path).or(Ok(())),
