@@ -15,3 +15,5 @@ mod servers;
 mod store_contract;
 mod store_directory;
 mod store_flaky;
+mod store_s3;
+mod tcp_proxy;

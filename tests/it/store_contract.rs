@@ -212,9 +212,8 @@ async fn parts_of_wrong_length_are_refused(store: &dyn Store) {
 }
 
 async fn an_upload_never_replaces(store: &dyn Store) {
-    let object = key("once/object");
     for length in [9, PART_BYTES + 9] {
-        let body = noise(length);
+        let (object, body) = (key(&format!("once/{length}")), noise(length));
         put(store, &object, &body).await.unwrap();
         for other in [noise(length + 1), body.clone()] {
             let again = put(store, &object, &other).await;

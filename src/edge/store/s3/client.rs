@@ -12,9 +12,10 @@ use aws_sdk_s3::{
     Client,
     config::{
         AppName, ConfigBag, Intercept, RequestChecksumCalculation, ResponseChecksumValidation,
-        RuntimeComponents, SharedHttpClient, StalledStreamProtectionConfig,
+        RuntimeComponents, SharedCredentialsProvider, SharedHttpClient,
+        StalledStreamProtectionConfig,
         interceptors::{BeforeDeserializationInterceptorContextRef, InterceptorContext},
-        retry::{ClassifyRetry, RetryAction, RetryConfig},
+        retry::{ClassifyRetry, RetryAction, RetryConfig, RetryPartition, TokenBucket},
         timeout::TimeoutConfig,
     },
     error::BoxError,
@@ -46,7 +47,10 @@ pub(super) struct ServerClock {
 #[derive(Debug)]
 struct Busy;
 
-pub(super) async fn connect(settings: &S3Settings) -> Result<Client, Error> {
+pub(super) async fn connect(
+    settings: &S3Settings,
+    credentials: Option<SharedCredentialsProvider>,
+) -> Result<Client, Error> {
     let attempt = || format!("open s3://{}", settings.bucket);
     let attempts = settings.attempts_max.max(1);
     let timeouts = TimeoutConfig::builder()
@@ -70,6 +74,9 @@ pub(super) async fn connect(settings: &S3Settings) -> Result<Client, Error> {
     if let Some(ca_file) = &settings.ca_file {
         loader = loader.http_client(trusting(ca_file)?);
     }
+    if let Some(credentials) = credentials {
+        loader = loader.credentials_provider(credentials);
+    }
     let region = settings.region.as_deref();
     if let Some(region) = region.or(settings.endpoint.as_ref().map(|_| REGION_OF_OTHERS)) {
         loader = loader.region(Region::new(region.to_owned()));
@@ -82,6 +89,11 @@ pub(super) async fn connect(settings: &S3Settings) -> Result<Client, Error> {
     let mut config = aws_sdk_s3::config::Builder::from(&shared)
         .force_path_style(settings.force_path_style)
         .retry_classifier(Busy)
+        // By default all clients of a process share 500 tokens, and some 35 failed tries use them up.
+        // Here each request has its own limit, also after a week of uptime.
+        .retry_partition(
+            RetryPartition::custom("redis-backup").token_bucket(TokenBucket::unlimited()).build(),
+        )
         .request_checksum_calculation(match settings.checksums {
             Checksums::WhenSupported => RequestChecksumCalculation::WhenSupported,
             Checksums::WhenRequired => RequestChecksumCalculation::WhenRequired,

@@ -182,7 +182,7 @@ fn refused(action: Action, attempt: String, refusal: Refusal) -> Error {
             let permission = if about_key { action.key_permission() } else { action.permission() };
             denied(format!("allow {permission}"), refusal)
         }
-        "InvalidAccessKeyId" | "SignatureDoesNotMatch" => {
+        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "XAdminUserNotFound" => {
             denied("the access key or its secret is wrong".to_owned(), refusal)
         }
         "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {

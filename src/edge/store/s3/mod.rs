@@ -5,11 +5,12 @@ mod download;
 mod error;
 mod upload;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use aws_sdk_s3::{
     Client,
+    config::SharedCredentialsProvider,
     operation::{get_object::GetObjectOutput, head_object::HeadObjectOutput},
     primitives::DateTime,
     types::ChecksumMode,
@@ -105,18 +106,32 @@ pub struct S3 {
     bucket: Arc<Bucket>,
 }
 
-#[derive(Debug)]
 struct Bucket {
     client: Client,
     settings: S3Settings,
 }
 
+impl fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { client: _, settings } = self;
+        f.debug_tuple("Bucket").field(settings).finish()
+    }
+}
+
 impl S3 {
     /// Find credentials and region, and make a client. Sends no request to the bucket.
-    pub async fn connect(mut settings: S3Settings) -> Result<Self, Error> {
+    pub async fn connect(settings: S3Settings) -> Result<Self, Error> {
+        Self::connect_as(settings, None).await
+    }
+
+    /// The same, with credentials of the caller's instead of those that the usual chain finds.
+    pub async fn connect_as(
+        mut settings: S3Settings,
+        credentials: Option<SharedCredentialsProvider>,
+    ) -> Result<Self, Error> {
         let prefix = settings.prefix.trim_matches('/');
         settings.prefix = prefix.to_owned();
-        let client = client::connect(&settings).await?;
+        let client = client::connect(&settings, credentials).await?;
         Ok(Self { bucket: Arc::new(Bucket { client, settings }) })
     }
 }
