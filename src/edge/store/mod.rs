@@ -17,7 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::domain::{
     catalog::Key,
-    digest::{Crc64Nvme, Digests},
+    digest::{Crc64Nvme, Digester, Digests},
 };
 
 pub use self::{
@@ -175,4 +175,20 @@ pub trait Upload: fmt::Debug + Send {
 pub trait Download: fmt::Debug + Send {
     /// The next bytes; none at the end. A transfer that broke is taken up again where it stood.
     async fn next(&mut self) -> Result<Option<Bytes>, Error>;
+}
+
+/// Write an object that is in memory already. An upload that fails is aborted.
+async fn write_whole(mut upload: Box<dyn Upload>, body: Bytes) -> Result<Stored, Error> {
+    let mut digester = Digester::default();
+    digester.update(&body);
+    let mut rest = body;
+    while !rest.is_empty() {
+        let body = rest.split_to(rest.len().min(PART_BYTES));
+        if let Err(error) = upload.write(Part { body, budget: None }).await {
+            // The first error is the one to tell; what cannot be removed now is swept later.
+            let _ = upload.abort().await;
+            return Err(error);
+        }
+    }
+    upload.finish(digester.finish()).await
 }

@@ -28,9 +28,9 @@ use self::{
     transfer::{DirectoryDownload, DirectoryUpload},
 };
 use super::{
-    Attributes, Download, Error, LISTED_MAX, Listed, Part, Store, Stored, Unfinished, Upload,
+    Attributes, Download, Error, LISTED_MAX, Listed, Store, Stored, Unfinished, Upload, write_whole,
 };
-use crate::domain::{catalog::Key, digest::Digester};
+use crate::domain::catalog::Key;
 
 /// A folder below the root that no key can name: keys begin with the name of a source.
 const STAGING: &str = ".staging";
@@ -68,19 +68,7 @@ impl Store for Directory {
     }
 
     async fn create(&self, key: &Key, body: Bytes) -> Result<Stored, Error> {
-        let mut digester = Digester::default();
-        digester.update(&body);
-        let mut upload = self.upload(key).await?;
-        let mut rest = body;
-        while !rest.is_empty() {
-            let body = rest.split_to(rest.len().min(super::PART_BYTES));
-            if let Err(error) = upload.write(Part { body, budget: None }).await {
-                // The first error is the one to tell; what cannot be removed now is swept later.
-                let _ = upload.abort().await;
-                return Err(error);
-            }
-        }
-        upload.finish(digester.finish()).await
+        write_whole(self.upload(key).await?, body).await
     }
 
     async fn read(&self, key: &Key, bytes_max: usize) -> Result<Bytes, Error> {

@@ -54,7 +54,10 @@ impl Action {
             | Self::UploadPart
             | Self::CompleteMultipartUpload => "s3:PutObject",
             Self::AbortMultipartUpload => "s3:AbortMultipartUpload",
-            Self::HeadObject | Self::GetObject => "s3:GetObject and s3:GetObjectVersion",
+            // Without the last, S3 calls a missing object forbidden.
+            Self::HeadObject | Self::GetObject => {
+                "s3:GetObject, s3:GetObjectVersion and s3:ListBucket"
+            }
             Self::DeleteObject => "s3:DeleteObject",
             Self::ListObjectsV2 => "s3:ListBucket",
             Self::ListMultipartUploads => "s3:ListBucketMultipartUploads",
@@ -131,7 +134,7 @@ where
     let mut texts = Vec::new();
     let mut cause: Option<&(dyn error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        if error.is::<CredentialsError>() {
+        if let Some(error) = error.downcast_ref::<CredentialsError>() {
             return without_credentials(attempt, error);
         }
         texts.push(error.to_string());
@@ -140,16 +143,16 @@ where
     unanswered(attempt, error, &texts)
 }
 
-fn without_credentials(attempt: String, error: &(dyn error::Error + 'static)) -> Error {
-    let cause =
-        error.source().map_or(String::new(), |cause| format!(": {}", quote(&cause.to_string())));
-    Error::Denied {
-        attempt,
-        advice: "no usable AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, \
-                 or a role of the pod or machine"
-            .to_owned(),
-        source: Some(Transport(format!("{error}{cause}")).into()),
+fn without_credentials(attempt: String, error: &CredentialsError) -> Error {
+    let cause = error::Error::source(error)
+        .map_or(String::new(), |cause| format!(": {}", quote(&cause.to_string())));
+    let source = Transport(format!("{error}{cause}")).into();
+    if matches!(error, CredentialsError::ProviderTimedOut(_)) {
+        return Error::Unavailable { attempt, source };
     }
+    let advice = "no usable AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
+                  a profile, or a role of the pod or machine";
+    Error::Denied { attempt, advice: advice.to_owned(), source: Some(source) }
 }
 
 fn unanswered<E>(attempt: String, error: &SdkError<E, HttpResponse>, texts: &[String]) -> Error {

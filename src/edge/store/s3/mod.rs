@@ -25,10 +25,9 @@ use self::{
     upload::S3Upload,
 };
 use super::{
-    Attributes, Download, Error, LISTED_MAX, Listed, PART_BYTES, Part, Store, Stored, Unfinished,
-    Upload,
+    Attributes, Download, Error, LISTED_MAX, Listed, Store, Stored, Unfinished, Upload, write_whole,
 };
-use crate::domain::{catalog::Key, digest::Digester};
+use crate::domain::catalog::Key;
 
 /// Everything about a bucket but its credentials, which come from AWS's usual chain: environment,
 /// profile, SSO, process, web identity, container, instance.
@@ -217,15 +216,7 @@ impl Store for S3 {
     }
 
     async fn create(&self, key: &Key, body: Bytes) -> Result<Stored, Error> {
-        let mut digester = Digester::default();
-        digester.update(&body);
-        let mut upload = Box::new(S3Upload::new(Arc::clone(&self.bucket), key.clone()));
-        let mut rest = body;
-        while !rest.is_empty() {
-            let body = rest.split_to(rest.len().min(PART_BYTES));
-            upload.write(Part { body, budget: None }).await?;
-        }
-        upload.finish(digester.finish()).await
+        write_whole(self.upload(key).await?, body).await
     }
 
     async fn read(&self, key: &Key, bytes_max: usize) -> Result<Bytes, Error> {
