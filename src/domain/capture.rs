@@ -208,20 +208,18 @@ fn judge_replica(
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
     use crate::domain::{observation::Seen, rdb::SlotRange};
 
     fn node(port: u16, change: impl FnOnce(&mut NodeObservation)) -> Seen {
         let role = if port == 1 { "master" } else { "slave" };
         let text = format!(
-            "redis_version:7.0.15\r\nrun_id:{port}\r\nrole:{role}\r\nmaster_link_status:up\r\n\
+            "redis_version:7.0.15\r\nserver_time_usec:1\r\nrun_id:{port}\r\nrole:{role}\r\nmaster_link_status:up\r\n\
              master_replid:aa\r\nmaster_repl_offset:1000\r\nslave_repl_offset:1000\r\n\
              master_last_io_seconds_ago:1\r\n",
         );
         let address = NodeAddress::new("10.0.0.1", port);
-        let mut node = NodeObservation::of_info(&address, &text, Timestamp::UNIX_EPOCH).unwrap();
+        let mut node = NodeObservation::of_info(&address, &text).unwrap();
         change(&mut node);
         Seen { address, outcome: Ok(node) }
     }

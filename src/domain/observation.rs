@@ -138,8 +138,8 @@ impl<'a> Info<'a> {
 }
 
 impl NodeObservation {
-    /// From the answers to INFO and TIME.
-    pub fn of_info(address: &NodeAddress, text: &str, clock: Timestamp) -> Result<Self, Error> {
+    /// From the answer to INFO.
+    pub fn of_info(address: &NodeAddress, text: &str) -> Result<Self, Error> {
         let info = Info::parse(text);
         if info.text("redis_mode") == Some("sentinel") {
             return Err(Error::IsSentinel);
@@ -155,11 +155,13 @@ impl NodeObservation {
             "master" => NodeRole::Primary,
             _ => NodeRole::Replica,
         };
+        let clock = info.needed("server_time_usec")?.parse().ok();
+        let clock = clock.and_then(|clock| Timestamp::from_microsecond(clock).ok());
         Ok(Self {
             address: address.clone(),
             server,
             run_id: info.needed("run_id")?.to_owned(),
-            clock,
+            clock: clock.ok_or(Error::Missing { field: "server_time_usec" })?,
             role,
             loading: info.flag("loading") || info.flag("async_loading"),
             replication: replication(&info, role),
@@ -239,7 +241,7 @@ fn fields(line: &str) -> BTreeMap<&str, &str> {
 mod tests {
     use super::*;
 
-    const REPLICA: &str = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\nrun_id:aa\r\nconfig_file:\r\n\r\n\
+    const REPLICA: &str = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\nrun_id:aa\r\nserver_time_usec:1500000\r\nconfig_file:\r\n\r\n\
         # Persistence\r\nloading:0\r\nasync_loading:0\r\naof_enabled:1\r\n\r\n# Modules\r\nmodule:name=b,ver=1,api=1\r\nmodule:name=a,ver=2\r\n\r\n\
         # Replication\r\nrole:slave\r\nmaster_host:::1\r\nmaster_port:6379\r\nmaster_link_status:up\r\n\
         master_last_io_seconds_ago:3\r\nmaster_sync_in_progress:0\r\nslave_read_repl_offset:120\r\nslave_repl_offset:100\r\n\
@@ -247,13 +249,14 @@ mod tests {
         master_replid:8de1\r\nmaster_repl_offset:100\r\n\r\n# Keyspace\r\ndb0:keys=3,expires=1,avg_ttl=0\r\ndb10:keys=1,expires=0,avg_ttl=0,subexpiry=0\r\n";
 
     fn of_info(text: &str) -> Result<NodeObservation, Error> {
-        NodeObservation::of_info(&NodeAddress::new("a", 1), text, Timestamp::UNIX_EPOCH)
+        NodeObservation::of_info(&NodeAddress::new("a", 1), text)
     }
 
     #[test]
     fn info_of_a_replica_is_read() {
         let node = of_info(REPLICA).unwrap();
         assert_eq!(node.role, NodeRole::Replica);
+        assert_eq!(node.clock.as_millisecond(), 1500);
         assert_eq!(
             node.replication,
             Replication {

@@ -245,8 +245,6 @@ fn shard(
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
     use crate::domain::{cluster, source::SourceAddress};
 
@@ -255,8 +253,8 @@ mod tests {
     }
 
     fn node(port: u16, info: &str) -> NodeObservation {
-        let text = format!("redis_version:7.0.15\r\nrun_id:{port}\r\n{info}");
-        NodeObservation::of_info(&address(port), &text, Timestamp::UNIX_EPOCH).unwrap()
+        let text = format!("redis_version:7.0.15\r\nserver_time_usec:1\r\nrun_id:{port}\r\n{info}");
+        NodeObservation::of_info(&address(port), &text).unwrap()
     }
 
     fn seen(node: NodeObservation) -> Seen {

@@ -109,16 +109,7 @@ pub(super) async fn open(
     address: &NodeAddress,
     access: &Access,
 ) -> Result<Link, Error> {
-    let stream = match timeout(access.connect_timeout, reach(attempt, address, access)).await {
-        Ok(stream) => stream?,
-        Err(_) => {
-            return Err(Error::Unreachable {
-                attempt,
-                address: address.clone(),
-                source: io::Error::from(io::ErrorKind::TimedOut),
-            });
-        }
-    };
+    let stream = reach(attempt, address, access).await?;
     let mut link = Link::new(attempt, address, stream, access.response_timeout);
     greet(&mut link, &access.credentials).await?;
     if link.ahead.is_empty() {
@@ -134,16 +125,22 @@ async fn reach(
     access: &Access,
 ) -> Result<Stream, Error> {
     let unreachable = |source| Error::Unreachable { attempt, address: address.clone(), source };
-    let stream = TcpStream::connect((address.host(), address.port())).await.map_err(unreachable)?;
+    let limit = access.connect_timeout;
+    let late = || io::Error::from(io::ErrorKind::TimedOut);
+    let connecting = TcpStream::connect((address.host(), address.port()));
+    let stream =
+        timeout(limit, connecting).await.unwrap_or_else(|_| Err(late())).map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
     let Some(tls) = &access.tls else {
         return Ok(Box::new(stream));
     };
-    let stream = tls.connect(address.host(), stream).await.map_err(|source| Error::Tls {
+    // A server without TLS takes the greeting for the beginning of a command and waits for the rest.
+    let handshake = timeout(limit, tls.connect(address.host(), stream)).await;
+    let stream = handshake.unwrap_or_else(|_| Err(late())).map_err(|source| Error::Tls {
         attempt,
         address: address.clone(),
         advice: super::tls::advice(&source)
-            .unwrap_or_else(|| "the server broke off: is this its TLS port?".to_owned()),
+            .unwrap_or_else(|| "the server does not answer it: is this its TLS port?".to_owned()),
         source,
     })?;
     Ok(Box::new(stream))

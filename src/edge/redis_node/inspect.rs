@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt as _, stream};
-use jiff::{SignedDuration, Timestamp};
 
 use super::{Access, Connection, Error, sentinel};
 use crate::domain::{
@@ -124,14 +123,9 @@ pub async fn observe_node(
 ) -> Result<NodeObservation, Error> {
     let mut node = Connection::open(address, access).await?;
     let info: String = node.ask(ATTEMPT, &["INFO"], 1).await?;
-    let (seconds, microseconds): (i64, i64) = node.ask(ATTEMPT, &["TIME"], 1).await?;
-    let protocol =
-        |finding| Error::Protocol { attempt: ATTEMPT, address: address.clone(), finding };
-    let clock = Timestamp::from_second(seconds)
-        .and_then(|time| time.checked_add(SignedDuration::from_micros(microseconds)))
-        .map_err(|_| protocol(format!("{seconds} s is no time")))?;
-    let mut observation = NodeObservation::of_info(address, &info, clock)
-        .map_err(|error| protocol(error.to_string()))?;
+    let mut observation = NodeObservation::of_info(address, &info).map_err(|error| {
+        Error::Protocol { attempt: ATTEMPT, address: address.clone(), finding: error.to_string() }
+    })?;
     if observation.cluster_enabled {
         observation.cluster = Some(cluster_nodes(&mut node).await?);
     } else if observation.role == NodeRole::Primary {
