@@ -10,6 +10,7 @@
 #![expect(unreachable_pub, reason = "`pub` says what a module offers; a binary offers nothing")]
 
 mod crash;
+mod redis_node;
 #[expect(dead_code, reason = "the fixtures come before the tests that need all of them")]
 mod servers;
 mod store_contract;
