@@ -15,9 +15,10 @@ pub const SLOTS: u16 = 16384;
 #[serde(rename_all = "camelCase")]
 pub struct ClusterNode {
     pub id: String,
-    /// The announced host name where there is one, else the IP address. None if it is not known,
-    /// as of a node about itself before it met another.
+    /// By IP address. None if it is not known, as of a node about itself before it met another.
     pub address: Option<NodeAddress>,
+    /// By the host name that it announces, if it does: what a certificate can name.
+    pub named: Option<NodeAddress>,
     pub port: u16,
     pub myself: bool,
     pub role: NodeRole,
@@ -106,7 +107,7 @@ pub fn parse_nodes(text: &str) -> Result<Vec<ClusterNode>, Error> {
 fn parse(line: &str) -> Option<ClusterNode> {
     let mut words = line.split_ascii_whitespace();
     let id = words.next()?.to_owned();
-    let (address, port) = parse_address(words.next()?)?;
+    let (address, named, port) = parse_address(words.next()?)?;
     let flags: Vec<&str> = words.next()?.split(',').collect();
     let primary_id = words.next().filter(|id| *id != "-").map(str::to_owned);
     let config_epoch = words.nth(2)?.parse().ok()?;
@@ -125,6 +126,7 @@ fn parse(line: &str) -> Option<ClusterNode> {
     Some(ClusterNode {
         id,
         address: address.filter(|_| !flagged("noaddr")),
+        named,
         port,
         myself: flagged("myself"),
         role,
@@ -136,13 +138,16 @@ fn parse(line: &str) -> Option<ClusterNode> {
     })
 }
 
-fn parse_address(text: &str) -> Option<(Option<NodeAddress>, u16)> {
+type Addresses = (Option<NodeAddress>, Option<NodeAddress>, u16);
+
+fn parse_address(text: &str) -> Option<Addresses> {
     let mut parts = text.split(',');
     let (host, port) = parts.next()?.split('@').next()?.rsplit_once(':')?;
     let port: u16 = port.parse().ok()?;
-    // A name is what a certificate names; `?` stands for an endpoint that is not told.
+    // `?` stands for an endpoint that is not told.
     let name = parts.next().filter(|name| !name.is_empty() && *name != "?");
-    Some((listening(name.unwrap_or(host), u64::from(port)), port))
+    let at = |host| listening(host, u64::from(port));
+    Some((at(host), name.and_then(at), port))
 }
 
 fn parse_range(word: &str) -> Option<SlotRange> {
@@ -173,7 +178,8 @@ mod tests {
         assert_eq!(nodes[0].role, NodeRole::Replica);
         assert_eq!(nodes[0].primary_id.as_deref(), Some(B));
         assert_eq!(nodes[0].config_epoch, 4);
-        assert_eq!(nodes[1].address, Some(NodeAddress::new("redis-1.redis", 30002)));
+        assert_eq!(nodes[1].address, Some(NodeAddress::new("127.0.0.1", 30002)));
+        assert_eq!(nodes[1].named, Some(NodeAddress::new("redis-1.redis", 30002)));
         assert_eq!(nodes[1].slots, [SlotRange { first: 5461, last: 10922 }]);
         assert_eq!(nodes[2].address, Some(NodeAddress::new("127.0.0.1", 30003)));
         assert_eq!(
@@ -182,6 +188,7 @@ mod tests {
         );
         assert!(!nodes[2].gone, "one node's suspicion is no failure");
         assert_eq!(nodes[3].address, Some(NodeAddress::new("::1", 30001)));
+        assert!(nodes[0].named.is_none() && nodes[2].named.is_none() && nodes[3].named.is_none());
         assert_eq!((nodes[3].myself, nodes[3].moving.as_slice()), (true, [93, 77].as_slice()));
         assert!(nodes[4].gone && nodes[4].address.is_none());
         assert_eq!((nodes[5].address.as_ref(), nodes[5].port), (None, 30005));

@@ -84,7 +84,7 @@ impl NodeAddress {
     }
 
     fn parse(text: &str, default_port: u16) -> Result<Self, Error> {
-        let error = || Error::Address { text: text.to_owned() };
+        let error = || Error::Address { text: printable(text) };
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (host, behind) = rest.split_once(']').ok_or_else(error)?;
             host.parse::<Ipv6Addr>().map_err(|_| error())?;
@@ -264,6 +264,14 @@ fn addresses(hosts: &str, default_port: u16) -> Result<Vec<NodeAddress>, Error> 
     hosts.split(',').map(|host| NodeAddress::parse(host, default_port)).collect()
 }
 
+/// What should be a port may be a password whose host was forgotten.
+fn printable(text: &str) -> String {
+    match text.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_err() => format!("{host}:…"),
+        _ => text.to_owned(),
+    }
+}
+
 fn credentials(text: &str) -> Result<(Option<String>, Option<Secret>), Error> {
     let some = |text: String| (!text.is_empty()).then_some(text);
     let (username, password) = match text.split_once(':') {
@@ -333,6 +341,7 @@ mod tests {
     fn no_error_repeats_a_password() {
         for text in [
             "redis://u:hunter2@",
+            "redis://u:hunter2",
             "redis://u:hunter2@a:b:c",
             "redis://u:hunter2@a/7",
             "http://u:hunter2@a",

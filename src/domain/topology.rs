@@ -235,7 +235,9 @@ fn shard(
     // Who did not answer belongs where its primary says.
     let view = members.get(claim.id.as_str()).and_then(|(_, node)| node.cluster.as_ref());
     let unseen = nodes.iter().filter(|node| {
-        let is_node = |told: &&ClusterNode| told.address.as_ref() == Some(&node.address);
+        let is_node = |told: &&ClusterNode| {
+            [&told.address, &told.named].into_iter().flatten().any(|told| *told == node.address)
+        };
         let told = view.and_then(|view| view.iter().find(is_node));
         node.outcome.is_err() && told.is_some_and(belongs)
     });

@@ -41,6 +41,7 @@ pub async fn observe(
             (Some(found), nodes)
         }
     };
+    let by_name = access.nodes.tls.as_ref().is_some_and(|tls| !tls.names_server());
     let mut asked: BTreeSet<NodeAddress> = BTreeSet::new();
     let mut nodes: Vec<Seen> = Vec::new();
     let mut next = seeds;
@@ -56,8 +57,11 @@ pub async fn observe(
         if let (0, false, Some(error)) = (round, answered, failed) {
             return Err(error);
         }
-        next =
-            nodes.iter().filter_map(|node| node.outcome.as_ref().ok()).flat_map(others).collect();
+        next = nodes
+            .iter()
+            .filter_map(|node| node.outcome.as_ref().ok())
+            .flat_map(|node| others(node, by_name))
+            .collect();
     }
     Ok(SourceObservation { source: source.clone(), sentinel, nodes: distinct(nodes) })
 }
@@ -90,13 +94,16 @@ fn one_line(error: &Error) -> String {
     }
 }
 
-/// The addresses of other nodes that a node tells.
-fn others(node: &NodeObservation) -> Vec<NodeAddress> {
+/// The addresses of other nodes that a node tells: by name where a certificate has to agree.
+fn others(node: &NodeObservation, by_name: bool) -> Vec<NodeAddress> {
     match &node.cluster {
         Some(nodes) => nodes
             .iter()
             .filter(|node| !node.gone && !node.myself)
-            .filter_map(|node| node.address.clone())
+            .filter_map(|node| {
+                let named = node.named.as_ref().filter(|_| by_name);
+                named.or(node.address.as_ref()).cloned()
+            })
             .collect(),
         None => {
             node.replication.primary.iter().chain(&node.replication.replicas).cloned().collect()

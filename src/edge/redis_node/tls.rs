@@ -92,6 +92,11 @@ impl Tls {
         Ok(Self { config: Arc::new(config), server_name })
     }
 
+    /// Whether one configured name stands for every server.
+    pub(super) fn names_server(&self) -> bool {
+        self.server_name.is_some()
+    }
+
     /// Shake hands as a client that expects `host`, or the configured server name.
     pub(super) async fn connect(
         &self,
