@@ -387,6 +387,38 @@ async fn a_sentinel_is_told_from_a_node_and_names_what_it_watches() {
     assert!(error.to_string().contains("this is a sentinel"), "{error}");
 }
 
+#[tokio::test]
+async fn sentinels_have_users_of_their_own_who_need_little() {
+    let watcher = "user watcher on >watch resetkeys resetchannels -@all \
+                   +ping +sentinel|masters +sentinel|replicas +sentinel|sentinels";
+    for version in Version::all() {
+        let primary = Options::new(&version).config(MINIMAL).password("data").start();
+        let mut options = Options::new(&version)
+            .config(format!("sentinel monitor sessions 127.0.0.1 {} 1", primary.port))
+            .config("sentinel auth-pass sessions data")
+            .config("user default off")
+            .config(watcher)
+            .config(watcher.replace("user watcher", "user blind").replace("+sentinel|masters", ""));
+        options.is_sentinel = true;
+        let sentinel = options.start();
+        let source = source(&format!("sentinel://{}/sessions", sentinel.address()));
+        let nodes = as_user("backup", "secret");
+        let access =
+            |username| SourceAccess { nodes: nodes.clone(), sentinels: as_user(username, "watch") };
+        let observation = redis_node::observe(&source, &access("watcher")).await.unwrap();
+        let topology = topology::resolve(&observation).unwrap();
+        assert_eq!(topology.shards[0].primary().unwrap().address, address(&primary), "{version}");
+        let refusal = capture::plan(&topology, &Preference::default()).unwrap_err().to_string();
+        assert!(refusal.contains("watched by sentinels"), "{version}: {refusal}");
+
+        let error = redis_node::observe(&source, &access("blind")).await.unwrap_err();
+        assert!(error.to_string().contains("+sentinel|masters"), "{version}: {error}");
+        let swapped = SourceAccess { nodes: as_user("watcher", "watch"), ..access("watcher") };
+        let error = redis_node::observe(&source, &swapped).await.unwrap_err();
+        assert!(matches!(error, Error::AuthenticationRefused { .. }), "{version}: {error}");
+    }
+}
+
 struct Cluster {
     nodes: Vec<Server>,
 }
