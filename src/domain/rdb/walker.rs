@@ -44,6 +44,7 @@ pub(super) struct Walker {
     aux_name: Vec<u8>,
     /// None when no slots are to be checked.
     slots: Option<SlotSet>,
+    text_begin: u64,
     value_begin: u64,
     expiry_ms: Option<i64>,
     field_expires: bool,
@@ -101,6 +102,7 @@ impl Walker {
             text: text::Reader::new(),
             aux_name: Vec::new(),
             slots: (!slots.is_empty()).then(|| SlotSet::new(slots)),
+            text_begin: 0,
             value_begin: 0,
             expiry_ms: None,
             field_expires: false,
@@ -154,10 +156,19 @@ impl Walker {
                 }
                 Ok(None) => return Ok(taken),
                 Err(fault) => {
-                    return Err(Error { offset: self.offset, reading: self.reading(), fault });
+                    return Err(Error {
+                        offset: self.fault_offset(),
+                        reading: self.reading(),
+                        fault,
+                    });
                 }
             }
         }
+    }
+
+    /// A text is at fault as a whole, wherever the chunks cut it.
+    fn fault_offset(&self) -> u64 {
+        if self.phase == Phase::Text { self.text_begin } else { self.offset }
     }
 
     #[inline]
@@ -373,12 +384,14 @@ impl Walker {
             // Only Valkey has more than one database in a Cluster.
             && (self.tally.database() == 0 || self.magic == Magic::Valkey);
         let Some((head, used)) = token::head(input)? else { return Ok(None) };
+        self.text_begin = self.offset;
         self.text.begin(head, KEY_BYTES_MAX, is_hashed.then(Hasher::default));
         self.go_on_with_text(input, used)
     }
 
     fn begin_text(&mut self, input: &[u8], kept_bytes_max: usize) -> Step {
         let Some((head, used)) = token::head(input)? else { return Ok(None) };
+        self.text_begin = self.offset;
         self.text.begin(head, kept_bytes_max, None);
         self.go_on_with_text(input, used)
     }
