@@ -11,6 +11,9 @@
 
 mod crash;
 mod redis_node;
+mod rdb_encoder;
+mod rdb_properties;
+mod rdb_servers;
 #[expect(dead_code, reason = "the fixtures come before the tests that need all of them")]
 mod servers;
 mod store_contract;

@@ -53,7 +53,7 @@ const VERSIONS: [(Magic, u32); 14] = [
     (Magic::Valkey, 80),
 ];
 
-const VALUES: [(u8, u32, ValueType); 22] = [
+const VALUES: [(u8, u32, ValueType); 23] = [
     (0, 1, ValueType::String),
     (1, 1, ValueType::List),
     (2, 1, ValueType::Set),
@@ -74,6 +74,7 @@ const VALUES: [(u8, u32, ValueType); 22] = [
     (19, 10, ValueType::Stream),
     (20, 11, ValueType::Set),
     (21, 11, ValueType::Stream),
+    (23, 12, ValueType::Hash),
     (25, 12, ValueType::Hash),
     (26, 13, ValueType::Stream),
 ];
@@ -134,19 +135,18 @@ impl Written {
             Item::Value { code, since, value_type } => {
                 self.add_expiry(since, seed);
                 self.encoder.value(code, key.as_bytes(), form, seed);
-                self.facts.hashes_with_field_expiry +=
-                    u64::from(code == 25 && !seed.is_multiple_of(3));
+                self.facts.hashes_with_field_expiry += u64::from(matches!(code, 23 | 25));
                 self.count(value_type, code == 7);
             }
             Item::HashWithExpiry { code } => {
                 encoder.hash_with_expiry(code, key.as_bytes(), &[0, seed % 2]);
-                self.facts.hashes_with_field_expiry += seed % 2;
+                self.facts.hashes_with_field_expiry += 1;
                 self.count(ValueType::Hash, false);
             }
             Item::Hash2 => {
                 let expiry_ms = if seed.is_multiple_of(2) { -1 } else { 1_900_000_000_000 };
                 encoder.hash_2(key.as_bytes(), &[-1, expiry_ms]);
-                self.facts.hashes_with_field_expiry += seed % 2;
+                self.facts.hashes_with_field_expiry += 1;
                 self.count(ValueType::Hash, false);
             }
             Item::Select => {

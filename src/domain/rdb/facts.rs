@@ -151,7 +151,8 @@ pub struct Facts {
     pub functions: Vec<String>,
     /// Names of the modules whose types or auxiliary data occur, sorted.
     pub modules: Vec<String>,
-    /// Hashes of which at least one field carries a time to live of its own.
+    /// Hashes in a form with room for a time to live of each field, which servers without this feature refuse. Redis
+    /// keeps a small hash in this form even when its last field that expires is gone.
     pub hashes_with_field_expiry: u64,
     /// Keys whose slot lies in none of the declared ranges; zero in a sound backup.
     pub keys_outside_slots: u64,

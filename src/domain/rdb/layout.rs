@@ -13,6 +13,8 @@ pub(super) struct Layout {
     pub(super) subject: &'static str,
     /// None for an opcode.
     pub(super) value_type: Option<ValueType>,
+    /// A hash in a form that has room for an expiry of each field.
+    pub(super) has_field_expiry: bool,
     pub(super) fields: &'static [Field],
 }
 
@@ -43,12 +45,6 @@ pub(super) enum Field {
     ModuleValue,
     /// Four characters that name a class of key metadata, a version and flags.
     MetadataClass,
-    /// The earliest expiry of a hash's fields; none when zero or beyond 48 bits.
-    EarliestFieldExpiry,
-    /// A field's expiry as a number; none when zero.
-    ExpiryOfFieldNumber,
-    /// A field's expiry as eight bytes; none when -1.
-    ExpiryOfFieldMilliseconds,
 }
 
 impl Field {
@@ -65,8 +61,6 @@ impl Field {
             Self::ModuleWhenOpcode => "the moment",
             Self::ModuleValue => "the module's data",
             Self::MetadataClass => "the class",
-            Self::EarliestFieldExpiry => "the earliest expiry of a field",
-            Self::ExpiryOfFieldNumber | Self::ExpiryOfFieldMilliseconds => "a field's expiry",
             Self::Text(name)
             | Self::Number(name)
             | Self::Bytes(name, _)
@@ -129,11 +123,20 @@ pub(super) fn of(magic: Magic, code: u8) -> Result<&'static Layout, Fault> {
 }
 
 const fn value(subject: &'static str, value_type: ValueType, fields: &'static [Field]) -> Layout {
-    Layout { subject, value_type: Some(value_type), fields }
+    Layout { subject, value_type: Some(value_type), has_field_expiry: false, fields }
+}
+
+const fn expiring_hash(fields: &'static [Field]) -> Layout {
+    Layout {
+        subject: "a hash with expiring fields",
+        value_type: Some(ValueType::Hash),
+        has_field_expiry: true,
+        fields,
+    }
 }
 
 const fn opcode(subject: &'static str, fields: &'static [Field]) -> Layout {
-    Layout { subject, value_type: None, fields }
+    Layout { subject, value_type: None, has_field_expiry: false, fields }
 }
 
 use Field::{AsciiDouble, Bytes, Key, Many, Number, Text};
@@ -174,42 +177,22 @@ static HASH: Layout = value(
     &[Key, Many("the field count", &[Text("a field"), Text("a value")])],
 );
 static HASH_PACKED: Layout = value("a hash", ValueType::Hash, &[Key, Text("the packed fields")]);
-static HASH_EXPIRY: Layout = value(
-    "a hash with expiring fields",
-    ValueType::Hash,
-    &[
-        Key,
-        Bytes("the earliest expiry of a field", 8),
-        Many("the field count", &[Field::ExpiryOfFieldNumber, Text("a field"), Text("a value")]),
-    ],
-);
-static HASH_EXPIRY_PRE_RELEASE: Layout = value(
-    "a hash with expiring fields",
-    ValueType::Hash,
-    &[
-        Key,
-        Many("the field count", &[Field::ExpiryOfFieldNumber, Text("a field"), Text("a value")]),
-    ],
-);
-static HASH_PACKED_EXPIRY: Layout = value(
-    "a hash with expiring fields",
-    ValueType::Hash,
-    &[Key, Field::EarliestFieldExpiry, Text("the packed fields")],
-);
-/// Redis 7.4's release candidates wrote this without a hint whether a field expires at all.
-static HASH_PACKED_EXPIRY_PRE_RELEASE: Layout =
-    value("a hash with expiring fields", ValueType::Hash, &[Key, Text("the packed fields")]);
-static HASH_EXPIRY_VALKEY: Layout = value(
-    "a hash with expiring fields",
-    ValueType::Hash,
-    &[
-        Key,
-        Many(
-            "the field count",
-            &[Text("a field"), Text("a value"), Field::ExpiryOfFieldMilliseconds],
-        ),
-    ],
-);
+static HASH_EXPIRY: Layout = expiring_hash(&[
+    Key,
+    Bytes("the earliest expiry of a field", 8),
+    Many("the field count", &[Number("a field's expiry"), Text("a field"), Text("a value")]),
+]);
+static HASH_EXPIRY_PRE_RELEASE: Layout = expiring_hash(&[
+    Key,
+    Many("the field count", &[Number("a field's expiry"), Text("a field"), Text("a value")]),
+]);
+static HASH_PACKED_EXPIRY: Layout =
+    expiring_hash(&[Key, Bytes("the earliest expiry of a field", 8), Text("the packed fields")]);
+static HASH_PACKED_EXPIRY_PRE_RELEASE: Layout = expiring_hash(&[Key, Text("the packed fields")]);
+static HASH_EXPIRY_VALKEY: Layout = expiring_hash(&[
+    Key,
+    Many("the field count", &[Text("a field"), Text("a value"), Bytes("a field's expiry", 8)]),
+]);
 
 static MODULE: Layout =
     value("a module's value", ValueType::Module, &[Key, Field::ModuleId, Field::ModuleValue]);

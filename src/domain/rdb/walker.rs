@@ -27,8 +27,6 @@ const FUNCTION_BYTES_MAX: usize = 1024;
 /// Every element takes at least one byte, so this is as good as any file's length.
 const COUNT_MAX: u64 = 1 << 40;
 const NO_EXPIRY_MS: i64 = -1;
-/// `EB_EXPIRE_TIME_MAX`
-const FIELD_EXPIRY_MAX: u64 = (1 << 48) - 1;
 
 #[derive(Debug)]
 pub(super) struct Walker {
@@ -47,7 +45,6 @@ pub(super) struct Walker {
     text_begin: u64,
     value_begin: u64,
     expiry_ms: Option<i64>,
-    field_expires: bool,
     tally: Tally,
 }
 
@@ -105,7 +102,6 @@ impl Walker {
             text_begin: 0,
             value_begin: 0,
             expiry_ms: None,
-            field_expires: false,
             tally,
         }
     }
@@ -274,22 +270,10 @@ impl Walker {
                 walker.expire(i64::from_le_bytes(bytes));
                 Ok(())
             }),
-            Field::EarliestFieldExpiry => self.bytes(input, |walker, bytes| {
-                walker.field_expires |= matches!(u64::from_le_bytes(bytes), 1..=FIELD_EXPIRY_MAX);
-                Ok(())
-            }),
-            Field::ExpiryOfFieldMilliseconds => self.bytes(input, |walker, bytes| {
-                walker.field_expires |= i64::from_le_bytes(bytes) != NO_EXPIRY_MS;
-                Ok(())
-            }),
             Field::MetadataClass => self.bytes(input, |walker, bytes| {
                 walker.tally.metadata_class(u32::from_le_bytes(bytes))
             }),
             Field::Number(_) => self.number(input, |_, _| Ok(())),
-            Field::ExpiryOfFieldNumber => self.number(input, |walker, expiry| {
-                walker.field_expires |= expiry != 0;
-                Ok(())
-            }),
             Field::Database => self.number(input, |walker, number| {
                 let limit = u64::from(u32::MAX);
                 let database =
@@ -448,10 +432,7 @@ impl Walker {
             | Field::ModuleId
             | Field::ModuleWhenOpcode
             | Field::ModuleValue
-            | Field::MetadataClass
-            | Field::EarliestFieldExpiry
-            | Field::ExpiryOfFieldNumber
-            | Field::ExpiryOfFieldMilliseconds => Ok(()),
+            | Field::MetadataClass => Ok(()),
         }
     }
 
@@ -511,7 +492,7 @@ impl Walker {
         let Some(value_type) = self.layout.value_type else { return };
         let bytes = end - self.value_begin;
         self.tally.key(self.text.kept(), value_type, self.expiry_ms.take(), bytes);
-        if std::mem::take(&mut self.field_expires) {
+        if self.layout.has_field_expiry {
             self.tally.hash_with_field_expiry();
         }
     }
