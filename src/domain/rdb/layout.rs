@@ -20,10 +20,8 @@ pub(super) struct Layout {
 
 #[derive(Debug)]
 pub(super) enum Field {
-    Key,
-    AuxName,
-    AuxText,
-    FunctionCode,
+    /// A string whose beginning matters.
+    Captured(Captured),
     Database,
     ExpirySeconds,
     ExpiryMilliseconds,
@@ -50,10 +48,7 @@ pub(super) enum Field {
 impl Field {
     pub(super) const fn name(&self) -> &'static str {
         match self {
-            Self::Key => "the key",
-            Self::AuxName => "the name",
-            Self::AuxText => "the text",
-            Self::FunctionCode => "the code",
+            Self::Captured(captured) => captured.name(),
             Self::Database => "the number",
             Self::ExpirySeconds | Self::ExpiryMilliseconds => "the time",
             Self::QuicklistContainer => "a node's container",
@@ -66,6 +61,34 @@ impl Field {
             | Self::Bytes(name, _)
             | Self::AsciiDouble(name)
             | Self::Many(name, _) => name,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Captured {
+    Key,
+    AuxName,
+    AuxText,
+    FunctionCode,
+}
+
+impl Captured {
+    /// How much of it is kept; all of it is read.
+    pub(super) const fn kept_bytes_max(self) -> usize {
+        match self {
+            Self::Key | Self::AuxName => 128,
+            // A library's first line names it.
+            Self::AuxText | Self::FunctionCode => 1024,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Key => "the key",
+            Self::AuxName => "the name",
+            Self::AuxText => "the text",
+            Self::FunctionCode => "the code",
         }
     }
 }
@@ -139,63 +162,65 @@ const fn opcode(subject: &'static str, fields: &'static [Field]) -> Layout {
     Layout { subject, value_type: None, has_field_expiry: false, fields }
 }
 
-use Field::{AsciiDouble, Bytes, Key, Many, Number, Text};
+use Field::{AsciiDouble, Bytes, Many, Number, Text};
 
-pub(super) static STRING: Layout = value("a string", ValueType::String, &[Key, Text("the value")]);
+const KEY: Field = Field::Captured(Captured::Key);
+
+pub(super) static STRING: Layout = value("a string", ValueType::String, &[KEY, Text("the value")]);
 
 static LIST: Layout =
-    value("a list", ValueType::List, &[Key, Many("the element count", &[Text("an element")])]);
-static LIST_PACKED: Layout = value("a list", ValueType::List, &[Key, Text("the ziplist")]);
+    value("a list", ValueType::List, &[KEY, Many("the element count", &[Text("an element")])]);
+static LIST_PACKED: Layout = value("a list", ValueType::List, &[KEY, Text("the ziplist")]);
 static QUICKLIST: Layout =
-    value("a list", ValueType::List, &[Key, Many("the node count", &[Text("a node")])]);
+    value("a list", ValueType::List, &[KEY, Many("the node count", &[Text("a node")])]);
 static QUICKLIST_2: Layout = value(
     "a list",
     ValueType::List,
-    &[Key, Many("the node count", &[Field::QuicklistContainer, Text("a node")])],
+    &[KEY, Many("the node count", &[Field::QuicklistContainer, Text("a node")])],
 );
 
 static SET: Layout =
-    value("a set", ValueType::Set, &[Key, Many("the element count", &[Text("an element")])]);
-static SET_PACKED: Layout = value("a set", ValueType::Set, &[Key, Text("the packed elements")]);
+    value("a set", ValueType::Set, &[KEY, Many("the element count", &[Text("an element")])]);
+static SET_PACKED: Layout = value("a set", ValueType::Set, &[KEY, Text("the packed elements")]);
 
 static SORTED_SET_ASCII: Layout = value(
     "a sorted set",
     ValueType::SortedSet,
-    &[Key, Many("the element count", &[Text("an element"), AsciiDouble("a score")])],
+    &[KEY, Many("the element count", &[Text("an element"), AsciiDouble("a score")])],
 );
 static SORTED_SET: Layout = value(
     "a sorted set",
     ValueType::SortedSet,
-    &[Key, Many("the element count", &[Text("an element"), Bytes("a score", 8)])],
+    &[KEY, Many("the element count", &[Text("an element"), Bytes("a score", 8)])],
 );
 static SORTED_SET_PACKED: Layout =
-    value("a sorted set", ValueType::SortedSet, &[Key, Text("the packed elements")]);
+    value("a sorted set", ValueType::SortedSet, &[KEY, Text("the packed elements")]);
 
 static HASH: Layout = value(
     "a hash",
     ValueType::Hash,
-    &[Key, Many("the field count", &[Text("a field"), Text("a value")])],
+    &[KEY, Many("the field count", &[Text("a field"), Text("a value")])],
 );
-static HASH_PACKED: Layout = value("a hash", ValueType::Hash, &[Key, Text("the packed fields")]);
+static HASH_PACKED: Layout = value("a hash", ValueType::Hash, &[KEY, Text("the packed fields")]);
 static HASH_EXPIRY: Layout = expiring_hash(&[
-    Key,
+    KEY,
     Bytes("the earliest expiry of a field", 8),
     Many("the field count", &[Number("a field's expiry"), Text("a field"), Text("a value")]),
 ]);
 static HASH_EXPIRY_PRE_RELEASE: Layout = expiring_hash(&[
-    Key,
+    KEY,
     Many("the field count", &[Number("a field's expiry"), Text("a field"), Text("a value")]),
 ]);
 static HASH_PACKED_EXPIRY: Layout =
-    expiring_hash(&[Key, Bytes("the earliest expiry of a field", 8), Text("the packed fields")]);
-static HASH_PACKED_EXPIRY_PRE_RELEASE: Layout = expiring_hash(&[Key, Text("the packed fields")]);
+    expiring_hash(&[KEY, Bytes("the earliest expiry of a field", 8), Text("the packed fields")]);
+static HASH_PACKED_EXPIRY_PRE_RELEASE: Layout = expiring_hash(&[KEY, Text("the packed fields")]);
 static HASH_EXPIRY_VALKEY: Layout = expiring_hash(&[
-    Key,
+    KEY,
     Many("the field count", &[Text("a field"), Text("a value"), Bytes("a field's expiry", 8)]),
 ]);
 
 static MODULE: Layout =
-    value("a module's value", ValueType::Module, &[Key, Field::ModuleId, Field::ModuleValue]);
+    value("a module's value", ValueType::Module, &[KEY, Field::ModuleId, Field::ModuleValue]);
 
 const STREAM_NODES: Field = Many("the node count", &[Text("a node's first id"), Text("a node")]);
 const STREAM_LENGTH: Field = Number("the entry count");
@@ -263,13 +288,13 @@ const PRODUCERS: Field = Many(
 static STREAM_1: Layout = value(
     "a stream",
     ValueType::Stream,
-    &[Key, STREAM_NODES, STREAM_LENGTH, STREAM_LAST_TIME, STREAM_LAST_SEQUENCE, GROUPS_1],
+    &[KEY, STREAM_NODES, STREAM_LENGTH, STREAM_LAST_TIME, STREAM_LAST_SEQUENCE, GROUPS_1],
 );
 static STREAM_2: Layout = value(
     "a stream",
     ValueType::Stream,
     &[
-        Key,
+        KEY,
         STREAM_NODES,
         STREAM_LENGTH,
         STREAM_LAST_TIME,
@@ -286,7 +311,7 @@ static STREAM_3: Layout = value(
     "a stream",
     ValueType::Stream,
     &[
-        Key,
+        KEY,
         STREAM_NODES,
         STREAM_LENGTH,
         STREAM_LAST_TIME,
@@ -303,7 +328,7 @@ static STREAM_4: Layout = value(
     "a stream",
     ValueType::Stream,
     &[
-        Key,
+        KEY,
         STREAM_NODES,
         STREAM_LENGTH,
         STREAM_LAST_TIME,
@@ -332,14 +357,17 @@ static SLOT_INFO: Layout = opcode(
     "a slot hint",
     &[Number("the slot"), Number("the key count"), Number("the expiry count")],
 );
-static FUNCTION: Layout = opcode("a function library", &[Field::FunctionCode]);
+static FUNCTION: Layout = opcode("a function library", &[Field::Captured(Captured::FunctionCode)]);
 static MODULE_AUX: Layout = opcode(
     "a module's auxiliary data",
     &[Field::ModuleId, Field::ModuleWhenOpcode, Number("the moment"), Field::ModuleValue],
 );
 static IDLE: Layout = opcode("an idle time", &[Number("the seconds")]);
 static FREQUENCY: Layout = opcode("an access frequency", &[Bytes("the counter", 1)]);
-static AUX: Layout = opcode("an auxiliary field", &[Field::AuxName, Field::AuxText]);
+static AUX: Layout = opcode(
+    "an auxiliary field",
+    &[Field::Captured(Captured::AuxName), Field::Captured(Captured::AuxText)],
+);
 static RESIZE: Layout =
     opcode("a size hint", &[Number("the key count"), Number("the expiry count")]);
 static EXPIRY_MILLISECONDS: Layout = opcode("an expiry", &[Field::ExpiryMilliseconds]);

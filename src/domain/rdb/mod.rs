@@ -5,6 +5,7 @@ mod error;
 mod facts;
 mod layout;
 mod lzf;
+mod place;
 mod scanner;
 mod slot;
 mod tail;

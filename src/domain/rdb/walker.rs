@@ -3,7 +3,8 @@
 use super::{
     Magic, SlotRange,
     error::{Error, Fault, Reading},
-    layout::{self, DEPTH_MAX, Field, Layout},
+    layout::{self, Captured, Field},
+    place::Place,
     slot::{Hasher, SlotSet},
     tally::Tally,
     text,
@@ -18,11 +19,6 @@ const VALKEY_VERSION: u32 = 80;
 const CHECKSUM_VERSION_MIN: u32 = 5;
 
 const HEADER_BYTES: usize = 9;
-const KEY_BYTES_MAX: usize = 128;
-const AUX_NAME_BYTES_MAX: usize = 128;
-const AUX_TEXT_BYTES_MAX: usize = 1024;
-/// The first line of a library names it.
-const FUNCTION_BYTES_MAX: usize = 1024;
 
 /// Every element takes at least one byte, so this is as good as any file's length.
 const COUNT_MAX: u64 = 1 << 40;
@@ -35,9 +31,7 @@ pub(super) struct Walker {
     phase: Phase,
     magic: Magic,
     version: u32,
-    layout: &'static Layout,
-    frames: [Frame; DEPTH_MAX],
-    depth: usize,
+    place: Place,
     text: text::Reader,
     aux_name: Vec<u8>,
     /// None when no slots are to be checked.
@@ -75,14 +69,6 @@ pub(super) enum Then {
     SameField,
 }
 
-/// Fields that repeat.
-#[derive(Clone, Copy, Debug)]
-struct Frame {
-    fields: &'static [Field],
-    at: usize,
-    repeats_left: u64,
-}
-
 /// Bytes taken; none when a token is not whole yet.
 type Step = Result<Option<usize>, Fault>;
 
@@ -93,9 +79,7 @@ impl Walker {
             phase: Phase::Header,
             magic: Magic::Redis,
             version: 0,
-            layout: &layout::STRING,
-            frames: [Frame { fields: &[], at: 0, repeats_left: 0 }; DEPTH_MAX],
-            depth: 0,
+            place: Place::new(&layout::STRING),
             text: text::Reader::new(),
             aux_name: Vec::new(),
             slots: (!slots.is_empty()).then(|| SlotSet::new(slots)),
@@ -135,7 +119,10 @@ impl Walker {
             Phase::End => "the end",
             Phase::Unread => "the content",
             Phase::Field | Phase::Skip { .. } | Phase::Text => {
-                return Reading { part: self.field().name(), of: self.layout.subject };
+                return Reading {
+                    part: self.place.field().name(),
+                    of: self.place.layout().subject,
+                };
             }
         };
         Reading { part, of: "the RDB" }
@@ -176,7 +163,7 @@ impl Walker {
             Phase::Item => self.item(input),
             Phase::Field => self.field_step(input),
             Phase::Skip { left, then } => Ok(Some(self.skip(input, left, then))),
-            Phase::Text => self.text_step(input),
+            Phase::Text => self.go_on_with_text(input, 0),
             Phase::Header => self.header(input),
             Phase::Checksum => {
                 let checksum = array::<8>(input, 0);
@@ -221,9 +208,7 @@ impl Walker {
             self.phase = if self.has_checksum() { Phase::Checksum } else { Phase::End };
             return Ok(Some(1));
         }
-        self.layout = layout::of(self.magic, code)?;
-        self.frames[0] = Frame { fields: self.layout.fields, at: 0, repeats_left: 1 };
-        self.depth = 0;
+        self.place.restart(layout::of(self.magic, code)?);
         self.phase = Phase::Field;
         Ok(Some(1))
     }
@@ -241,14 +226,8 @@ impl Walker {
     }
 
     #[inline]
-    fn field(&self) -> &'static Field {
-        let frame = &self.frames[self.depth];
-        &frame.fields[frame.at]
-    }
-
-    #[inline]
     fn field_step(&mut self, input: &[u8]) -> Step {
-        match self.field() {
+        match self.place.field() {
             Field::Text(_) => {
                 let Some((head, used)) = token::head(input)? else { return Ok(None) };
                 Ok(Some(self.pass(input, used, head.body_bytes(), Then::NextField)))
@@ -258,10 +237,7 @@ impl Walker {
             }
             Field::AsciiDouble(_) => self.ascii_double(input),
             Field::Many(_, fields) => self.many(input, fields),
-            Field::Key => self.begin_key(input),
-            Field::AuxName => self.begin_text(input, AUX_NAME_BYTES_MAX),
-            Field::AuxText => self.begin_text(input, AUX_TEXT_BYTES_MAX),
-            Field::FunctionCode => self.begin_text(input, FUNCTION_BYTES_MAX),
+            Field::Captured(captured) => self.begin_text(input, *captured),
             Field::ExpirySeconds => self.bytes(input, |walker, bytes| {
                 walker.expire(i64::from(i32::from_le_bytes(bytes)) * 1000);
                 Ok(())
@@ -333,8 +309,7 @@ impl Walker {
         if count == 0 {
             self.next_field(self.offset + used as u64);
         } else {
-            self.depth += 1;
-            self.frames[self.depth] = Frame { fields, at: 0, repeats_left: count };
+            self.place.enter(fields, count);
         }
         Ok(Some(used))
     }
@@ -363,25 +338,15 @@ impl Walker {
         Ok(Some(self.pass(input, used + used_too, body, Then::SameField)))
     }
 
-    fn begin_key(&mut self, input: &[u8]) -> Step {
-        let is_hashed = self.slots.is_some()
+    fn begin_text(&mut self, input: &[u8], captured: Captured) -> Step {
+        let Some((head, used)) = token::head(input)? else { return Ok(None) };
+        let is_hashed = captured == Captured::Key
+            && self.slots.is_some()
             // Only Valkey has more than one database in a Cluster.
             && (self.tally.database() == 0 || self.magic == Magic::Valkey);
-        let Some((head, used)) = token::head(input)? else { return Ok(None) };
         self.text_begin = self.offset;
-        self.text.begin(head, KEY_BYTES_MAX, is_hashed.then(Hasher::default));
+        self.text.begin(head, captured.kept_bytes_max(), is_hashed.then(Hasher::default));
         self.go_on_with_text(input, used)
-    }
-
-    fn begin_text(&mut self, input: &[u8], kept_bytes_max: usize) -> Step {
-        let Some((head, used)) = token::head(input)? else { return Ok(None) };
-        self.text_begin = self.offset;
-        self.text.begin(head, kept_bytes_max, None);
-        self.go_on_with_text(input, used)
-    }
-
-    fn text_step(&mut self, input: &[u8]) -> Step {
-        self.go_on_with_text(input, 0)
     }
 
     #[inline]
@@ -400,8 +365,9 @@ impl Walker {
 
     #[inline]
     fn end_text(&mut self, end: u64) -> Result<(), Fault> {
-        match self.field() {
-            Field::Key => {
+        let Field::Captured(captured) = self.place.field() else { return Ok(()) };
+        match captured {
+            Captured::Key => {
                 self.value_begin = end;
                 if let (Some(slots), Some(slot)) = (&self.slots, self.text.slot())
                     && !slots.contains(slot)
@@ -410,29 +376,16 @@ impl Walker {
                 }
                 Ok(())
             }
-            Field::AuxName => {
+            Captured::AuxName => {
                 self.aux_name.clear();
                 self.aux_name.extend_from_slice(self.text.kept());
                 Ok(())
             }
-            Field::AuxText => {
+            Captured::AuxText => {
                 self.tally.aux(&self.aux_name, self.text.kept());
                 Ok(())
             }
-            Field::FunctionCode => self.tally.function(self.text.kept()),
-            Field::Database
-            | Field::ExpirySeconds
-            | Field::ExpiryMilliseconds
-            | Field::Text(_)
-            | Field::Number(_)
-            | Field::Bytes(..)
-            | Field::AsciiDouble(_)
-            | Field::Many(..)
-            | Field::QuicklistContainer
-            | Field::ModuleId
-            | Field::ModuleWhenOpcode
-            | Field::ModuleValue
-            | Field::MetadataClass => Ok(()),
+            Captured::FunctionCode => self.tally.function(self.text.kept()),
         }
     }
 
@@ -467,32 +420,19 @@ impl Walker {
 
     #[inline]
     fn next_field(&mut self, end: u64) {
-        loop {
-            let frame = &mut self.frames[self.depth];
-            frame.at += 1;
-            if frame.at < frame.fields.len() {
-                return;
-            }
-            frame.repeats_left -= 1;
-            if frame.repeats_left > 0 {
-                frame.at = 0;
-                return;
-            }
-            if self.depth == 0 {
-                self.end_item(end);
-                return;
-            }
-            self.depth -= 1;
+        if !self.place.advance() {
+            self.end_item(end);
         }
     }
 
     #[inline]
     fn end_item(&mut self, end: u64) {
         self.phase = Phase::Item;
-        let Some(value_type) = self.layout.value_type else { return };
+        let layout = self.place.layout();
+        let Some(value_type) = layout.value_type else { return };
         let bytes = end - self.value_begin;
         self.tally.key(self.text.kept(), value_type, self.expiry_ms.take(), bytes);
-        if self.layout.has_field_expiry {
+        if layout.has_field_expiry {
             self.tally.hash_with_field_expiry();
         }
     }
