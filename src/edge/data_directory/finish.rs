@@ -4,6 +4,7 @@ use super::{
     DataDirectory, Error, Phase,
     acts::exists,
     marker::{Marker, SwapRecord},
+    stage,
     swap::identity,
 };
 use crate::domain::dataset::AppendOnly;
@@ -31,6 +32,7 @@ impl DataDirectory {
             self.leave()?;
             return Ok(Finished::Nothing);
         };
+        self.acts.remove_file(&self.work().join(stage::RESERVE))?;
         match marker.phase {
             Phase::Swapped => marker.enter(Phase::Finishing, &self.acts, &self.work())?,
             Phase::Finishing => {}

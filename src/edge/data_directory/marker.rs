@@ -11,6 +11,8 @@ use crate::domain::{
 };
 
 pub(super) const NAME: &str = "marker.json";
+/// What [`Acts::write`] leaves when killed.
+pub(super) const PARTIAL: &str = "marker.partial";
 const VERSION: u32 = 1;
 
 /// How far a restore is. Written before what it names begins.

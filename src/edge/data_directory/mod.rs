@@ -180,8 +180,13 @@ impl DataDirectory {
         self.leave()
     }
 
-    /// Leave no trace, unless something is kept here.
+    /// Leave no trace where no restore is under way, unless something is kept here. The previous
+    /// dataset is not touched, not even if somebody removed the marker by hand.
     fn leave(&self) -> Result<(), Error> {
+        self.acts.remove_folder(&self.stage())?;
+        for name in [stage::PROBE, stage::PROBE_LINK, stage::RESERVE, marker::PARTIAL] {
+            self.acts.remove_file(&self.work().join(name))?;
+        }
         self.acts.remove_file(&self.work().join(LOCK))?;
         // Not empty if an undo kept what was written since the restore.
         let _ = fs::remove_dir(self.work());

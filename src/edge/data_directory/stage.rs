@@ -16,6 +16,13 @@ use crate::domain::dataset::{AppendOnly, Names};
 /// Room for folders, manifests and the marker.
 const MARGIN_BYTES: u64 = 1 << 20;
 
+pub(super) const PROBE: &str = "probe";
+pub(super) const PROBE_LINK: &str = "probe.link";
+
+/// Room for what an undo must write on a volume that a server has filled up since.
+pub(super) const RESERVE: &str = "reserve";
+const RESERVE_BYTES: usize = 64 << 10;
+
 /// What [`DataDirectory::begin`] found to be next.
 #[derive(Debug)]
 pub enum Begun {
@@ -70,13 +77,14 @@ impl DataDirectory {
         if found.is_some() {
             // Before its files go, the marker must no longer say that they are staged.
             marker.write(&self.acts, &self.work())?;
-            self.acts.remove_folder(&self.stage())?;
         }
+        self.acts.remove_folder(&self.stage())?;
         if let Err(error) = self.refuse_without_room(restore) {
             self.acts.remove_file(&self.work().join(marker::NAME))?;
             return Err(error);
         }
         marker.write(&self.acts, &self.work())?;
+        self.acts.write(&self.work().join(RESERVE), &vec![b'.'; RESERVE_BYTES])?;
         self.acts.create_folder(&self.stage())?;
         let path = self.stage().join(&restore.dataset.names.dbfilename);
         let file =
@@ -161,7 +169,7 @@ impl DataDirectory {
     }
 
     fn has_hard_links(&self) -> Result<bool, Error> {
-        let (probe, link) = (self.work().join("probe"), self.work().join("probe.link"));
+        let (probe, link) = (self.work().join(PROBE), self.work().join(PROBE_LINK));
         self.acts.remove_file(&link)?;
         let has = self.acts.act(format!("try a hard link in {}", self.work().display()), || {
             File::create(&probe)?;

@@ -5,7 +5,8 @@ use std::{fs, path::PathBuf};
 use super::{
     DataDirectory, Error, Phase,
     acts::{self, exists},
-    marker::{Marker, SwapRecord},
+    marker::{self, Marker, SwapRecord},
+    stage,
     swap::identity,
 };
 use crate::domain::dataset::{AppendOnly, AppendOnlySet, Names};
@@ -30,8 +31,14 @@ impl DataDirectory {
             self.leave()?;
             return Ok(Undone::Nothing);
         };
+        self.acts.remove_file(&self.work().join(stage::RESERVE))?;
         match marker.phase {
-            Phase::Staging | Phase::Staged => {}
+            Phase::Staging | Phase::Staged => {
+                // Nothing is to be put back; and a full volume would take no other marker.
+                self.acts.remove_file(&self.work().join(marker::NAME))?;
+                self.leave()?;
+                return Ok(Undone::Back { kept: None });
+            }
             Phase::Swapping | Phase::Swapped => {
                 self.refuse_while_a_server_runs()?;
                 marker.kept = self.name_to_keep(&marker)?;
