@@ -1,6 +1,7 @@
 //! The outside world. Acts; never chooses.
 
-pub mod redis_node;
-pub mod spool;
 pub mod data_directory;
+pub mod redis_node;
+pub mod server_process;
+pub mod spool;
 pub mod store;

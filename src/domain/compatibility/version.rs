@@ -70,6 +70,11 @@ impl ServerVersion {
         self.at_least(7, 0)
     }
 
+    /// FUNCTION came with Redis 7.0.
+    pub const fn has_functions(&self) -> bool {
+        self.at_least(7, 0)
+    }
+
     pub const fn has_relaxed_version_check(&self) -> bool {
         matches!(self.flavour, Flavour::Valkey) && self.at_least(8, 1)
     }
