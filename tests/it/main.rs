@@ -10,10 +10,12 @@
 #![expect(unreachable_pub, reason = "`pub` says what a module offers; a binary offers nothing")]
 
 mod crash;
-mod redis_node;
+mod data_directory;
+mod load;
 mod rdb_encoder;
 mod rdb_properties;
 mod rdb_servers;
+mod redis_node;
 #[expect(dead_code, reason = "the fixtures come before the tests that need all of them")]
 mod servers;
 mod store_contract;
@@ -21,3 +23,4 @@ mod store_directory;
 mod store_flaky;
 mod store_s3;
 mod tcp_proxy;
+mod throw_away;
