@@ -1,6 +1,16 @@
 //! What the process tells its caller when it fails: one message, one hint, one exit code.
 
-use std::{error::Error, fmt::Write as _, process::ExitCode};
+use std::{error::Error, fmt::Write as _, io, path::PathBuf, process::ExitCode};
+
+use crate::{
+    domain::{
+        archive, capture,
+        identity::{BackupId, SourceName},
+        manifest, rdb, source, topology,
+    },
+    edge::{data_directory, redis_node, server_process, spool, store},
+    settings,
+};
 
 /// Exit codes are an interface: Jobs retry or give up because of them. Never renumbered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +69,287 @@ impl Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
+    }
+}
+
+/// What made the process end early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    Interrupt,
+    Terminate,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Settings(#[from] settings::Error),
+    #[error("{finding}")]
+    Usage { finding: String, hint: String },
+    #[error("open store {store}")]
+    OpenStore {
+        store: String,
+        #[source]
+        source: store::Error,
+    },
+    /// `attempt` is the step of the flow, such as "commit backup …".
+    #[error("{attempt}")]
+    Store {
+        attempt: String,
+        #[source]
+        source: store::Error,
+    },
+    #[error("load the TLS files of source {source_name}")]
+    Tls {
+        source_name: SourceName,
+        #[source]
+        source: redis_node::tls::Error,
+    },
+    #[error("observe source {source_name}")]
+    Observe {
+        source_name: SourceName,
+        #[source]
+        source: redis_node::Error,
+    },
+    #[error("resolve the topology of source {source_name}")]
+    Topology {
+        source_name: SourceName,
+        #[source]
+        source: topology::Error,
+    },
+    #[error("choose the nodes to capture of source {source_name}")]
+    Plan {
+        source_name: SourceName,
+        #[source]
+        source: capture::Refusal,
+    },
+    #[error("capture shard {shard} from {node}")]
+    Capture {
+        shard: u32,
+        node: source::NodeAddress,
+        #[source]
+        source: redis_node::Error,
+    },
+    #[error("capture shard {shard} from {node}: what it sent is no sound RDB")]
+    CapturedRdb {
+        shard: u32,
+        node: source::NodeAddress,
+        #[source]
+        source: rdb::Error,
+    },
+    #[error("source {source_name}: {finding}")]
+    Unsettled { source_name: SourceName, finding: String },
+    #[error("use the spool")]
+    Spool(#[source] spool::Error),
+    #[error("{attempt}")]
+    Archive {
+        attempt: String,
+        #[source]
+        source: archive::Error,
+    },
+    #[error("{attempt}")]
+    Manifest {
+        attempt: String,
+        #[source]
+        source: manifest::Error,
+    },
+    #[error("scan {what}")]
+    Scan {
+        what: String,
+        #[source]
+        source: rdb::Error,
+    },
+    /// A backup that is not what its manifest says.
+    #[error("{backup}: {finding}")]
+    Corrupt { backup: BackupId, finding: String },
+    #[error("no backup {which}")]
+    NoBackup { which: String },
+    #[error("prefix {prefix} of {store} belongs to another installation: {owner}, not {ours}")]
+    OtherOrigin { store: String, prefix: SourceName, owner: String, ours: String },
+    #[error("{finding}")]
+    Refused { finding: String, hint: String },
+    #[error("another run backs up source {source_name} on this host")]
+    Locked { source_name: SourceName },
+    #[error("{0}")]
+    Incompatible(String),
+    #[error("restore into {}", folder.display())]
+    DataDirectory {
+        folder: PathBuf,
+        #[source]
+        source: data_directory::Error,
+    },
+    #[error("load a backup in a throw-away server")]
+    Server(#[source] server_process::Error),
+    #[error("{attempt}")]
+    Local {
+        attempt: String,
+        #[source]
+        source: io::Error,
+    },
+    /// A task of ours ended without a result.
+    #[error("{attempt}: a worker of this process died")]
+    Worker { attempt: &'static str },
+    #[error("ended by {}", match signal { Signal::Interrupt => "SIGINT", Signal::Terminate => "SIGTERM" })]
+    Ended { signal: Signal },
+}
+
+impl Failure {
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Settings(_)
+            | Self::Usage { .. }
+            | Self::Tls { .. }
+            | Self::NoBackup { .. }
+            | Self::OtherOrigin { .. } => Exit::Usage,
+            Self::OpenStore { source, .. } | Self::Store { source, .. } => exit_of_store(source),
+            Self::Observe { .. }
+            | Self::Topology { .. }
+            | Self::Plan { .. }
+            | Self::Capture { .. }
+            | Self::Unsettled { .. } => Exit::SourceUnavailable,
+            Self::Spool(source) => exit_of_spool(source),
+            Self::CapturedRdb { .. }
+            | Self::Archive { .. }
+            | Self::Manifest { .. }
+            | Self::Scan { .. }
+            | Self::Corrupt { .. } => Exit::Corrupt,
+            Self::Refused { .. } => Exit::Refused,
+            Self::Locked { .. } => Exit::Locked,
+            Self::Incompatible(_) => Exit::Incompatible,
+            Self::DataDirectory { source, .. } => exit_of_data_directory(source),
+            Self::Server(source) => exit_of_server(source),
+            Self::Local { .. } | Self::Worker { .. } => Exit::Unexpected,
+            Self::Ended { signal: Signal::Interrupt } => Exit::Interrupted,
+            Self::Ended { signal: Signal::Terminate } => Exit::Terminated,
+        }
+    }
+
+    /// What the reader can do next.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Settings(_) => "`redis-backup schema` prints what a config file may say".into(),
+            Self::Usage { hint, .. } | Self::Refused { hint, .. } => hint.clone(),
+            Self::OpenStore { source, .. } | Self::Store { source, .. } => hint_of_store(source).into(),
+            Self::Tls { .. } => "name readable PEM files in `tls:` or by --tls-ca, --tls-cert, --tls-key".into(),
+            Self::Observe { .. } | Self::Capture { .. } => {
+                "`redis-backup check` walks the whole path and names the fix".into()
+            }
+            Self::Topology { .. } | Self::Unsettled { .. } => {
+                "wait until the installation is settled (no failover, no slot migration), then run again".into()
+            }
+            Self::Plan { .. } => "bring a replica up, or allow the primary by `primary: fallback`".into(),
+            Self::CapturedRdb { .. } => {
+                "the server or the network damages data: run again, and look at the server's memory and log".into()
+            }
+            Self::Spool(_) => {
+                "give the spool a larger folder on a disk by `spool: {path, bytesMax}`, or a faster store".into()
+            }
+            Self::Archive { .. } | Self::Manifest { .. } | Self::Corrupt { .. } => {
+                "take the backup before this one (`redis-backup list`), and keep this one for a look".into()
+            }
+            Self::Scan { .. } => "the file is damaged or no RDB; take another".into(),
+            Self::NoBackup { .. } => "`redis-backup list` shows what there is".into(),
+            Self::OtherOrigin { .. } => {
+                "choose another source name, or take the prefix over by --adopt if it is the same installation".into()
+            }
+            Self::Locked { .. } => "wait for it to end; nothing was changed".into(),
+            Self::Incompatible(_) => "nothing was changed; use a server that fits".into(),
+            Self::DataDirectory { source, .. } => hint_of_data_directory(source).into(),
+            Self::Server(_) => "name a server that fits by --server-binary or `serverBinary:`".into(),
+            Self::Local { .. } => "look at the path, its permissions and the free space".into(),
+            Self::Worker { .. } => "this is a bug; please report it with the log".into(),
+            Self::Ended { .. } => "nothing is half done: run again".into(),
+        }
+    }
+}
+
+const fn exit_of_store(error: &store::Error) -> Exit {
+    match error {
+        store::Error::Corrupt { .. } => Exit::Corrupt,
+        store::Error::NotFound { .. }
+        | store::Error::AlreadyExists { .. }
+        | store::Error::Denied { .. }
+        | store::Error::Full { .. }
+        | store::Error::Unavailable { .. }
+        | store::Error::Permanent { .. } => Exit::StoreUnavailable,
+    }
+}
+
+const fn hint_of_store(error: &store::Error) -> &'static str {
+    match error {
+        store::Error::NotFound { .. } => {
+            "the object is gone: `redis-backup verify --level stored` names all that is missing"
+        }
+        store::Error::AlreadyExists { .. } => "another run wrote it; run again",
+        store::Error::Denied { .. } => "grant what the message names",
+        store::Error::Full { .. } => "make room in the store, or choose another",
+        store::Error::Corrupt { .. } => {
+            "the store or the network damages data: verify other backups too"
+        }
+        store::Error::Unavailable { .. } => {
+            "run again when the store answers; nothing is half done"
+        }
+        store::Error::Permanent { .. } => {
+            "check the store's address, region and credentials by `redis-backup check`"
+        }
+    }
+}
+
+const fn exit_of_spool(error: &spool::Error) -> Exit {
+    match error {
+        spool::Error::InMemory { .. }
+        | spool::Error::TooSmall { .. }
+        | spool::Error::Look { .. } => Exit::Refused,
+        spool::Error::Full { .. } | spool::Error::Write { .. } | spool::Error::Read { .. } => {
+            Exit::StoreUnavailable
+        }
+        spool::Error::Broken => Exit::Unexpected,
+    }
+}
+
+const fn exit_of_data_directory(error: &data_directory::Error) -> Exit {
+    match error {
+        data_directory::Error::Locked { .. } | data_directory::Error::Unfinished { .. } => {
+            Exit::Locked
+        }
+        data_directory::Error::NotADirectory { .. } => Exit::Usage,
+        data_directory::Error::ServerRuns { .. }
+        | data_directory::Error::NoSpace { .. }
+        | data_directory::Error::Unsuitable { .. } => Exit::Refused,
+        data_directory::Error::Act { .. } | data_directory::Error::Marker { .. } => {
+            Exit::Unexpected
+        }
+    }
+}
+
+const fn hint_of_data_directory(error: &data_directory::Error) -> &'static str {
+    match error {
+        data_directory::Error::Locked { .. } => "wait for the other run to end",
+        data_directory::Error::Unfinished { .. } => {
+            "run the same restore again to go on with it, or --undo, or --finish"
+        }
+        data_directory::Error::NotADirectory { .. } => "name the folder in which the server starts",
+        data_directory::Error::ServerRuns { .. } => "stop the server; nothing was changed",
+        data_directory::Error::NoSpace { .. } => "make room on the volume; nothing was changed",
+        data_directory::Error::Unsuitable { .. } => {
+            "make it as the message asks; nothing was changed"
+        }
+        data_directory::Error::Act { .. } => {
+            "the old or the new dataset is in place, never neither: mend the cause and run it again, or --undo"
+        }
+        data_directory::Error::Marker { .. } => {
+            "keep .redis-backup in the folder as it is: it holds the previous dataset"
+        }
+    }
+}
+
+const fn exit_of_server(error: &server_process::Error) -> Exit {
+    match error {
+        server_process::Error::Run { .. } | server_process::Error::Version { .. } => Exit::Usage,
+        server_process::Error::Refused { .. } => Exit::Corrupt,
+        server_process::Error::File { .. }
+        | server_process::Error::TooSlow { .. }
+        | server_process::Error::Ask { .. }
+        | server_process::Error::Reply { .. } => Exit::Unexpected,
     }
 }
 

@@ -20,5 +20,7 @@ pub mod cli;
 pub mod domain;
 pub mod edge;
 pub mod failure;
+pub mod flow;
 pub mod report;
 pub mod settings;
+pub mod telemetry;

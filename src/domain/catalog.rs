@@ -72,9 +72,23 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
+/// What `check` writes and deletes. No source's name begins with an underscore.
+pub fn check_key(chance: u64) -> Key {
+    Key(format!("_check/{chance:016x}"))
+}
+
 /// `<source>/origin.json`
 pub fn origin_key(source: &SourceName) -> Key {
     Key(format!("{source}/origin.json"))
+}
+
+/// `<source>/origins/`: who took the prefix over since, one object each.
+pub fn adopted_origins_prefix(source: &SourceName) -> String {
+    format!("{source}/origins/")
+}
+
+pub fn adopted_origin_key(source: &SourceName, at: Timestamp, chance: u64) -> Key {
+    Key(format!("{}{}.json", adopted_origins_prefix(source), unique_time(at, chance)))
 }
 
 /// `<source>/manifests/`: nothing but manifests lies here, so that listing names is listing backups.
@@ -100,6 +114,10 @@ pub fn archives_prefix(source: &SourceName, backup: &BackupId) -> String {
     format!("{}{backup}/", all_archives_prefix(source))
 }
 
+pub fn shard_prefix(source: &SourceName, backup: &BackupId, shard: u32) -> String {
+    format!("{}shard-{shard:04}/", archives_prefix(source, backup))
+}
+
 /// The backup to which an object below `archives/` belongs.
 pub fn backup_of_archive(source: &SourceName, key: &Key) -> Option<BackupId> {
     let rest = key.as_str().strip_prefix(&all_archives_prefix(source))?;
@@ -115,8 +133,8 @@ pub fn archive_key(
     codec: Codec,
     index: u32,
 ) -> Result<Key, NotAKey> {
-    let prefix = archives_prefix(source, backup);
-    format!("{prefix}shard-{shard:04}/{name}{}.{index:03}", codec.extension()).parse()
+    let prefix = shard_prefix(source, backup, shard);
+    format!("{prefix}{name}{}.{index:03}", codec.extension()).parse()
 }
 
 /// `…/installation.json.zst.000`
@@ -124,6 +142,9 @@ pub fn installation_key(source: &SourceName, backup: &BackupId, codec: Codec, in
     let prefix = archives_prefix(source, backup);
     Key(format!("{prefix}{INSTALLATION}{}.{index:03}", codec.extension()))
 }
+
+/// Name of the archive that holds a shard's RDB.
+pub const DUMP: &str = "dump.rdb";
 
 /// Name of the archive that tells what the manifest must not.
 pub const INSTALLATION: &str = "installation.json";
@@ -137,18 +158,29 @@ pub fn record_key(
     source: &SourceName,
     backup: &BackupId,
     at: Timestamp,
+    chance: u64,
     kind: &str,
 ) -> Result<Key, NotAKey> {
-    format!("{}{}-{kind}.json", records_prefix(source, backup), compact_time(at)).parse()
+    format!("{}{}-{kind}.json", records_prefix(source, backup), unique_time(at, chance)).parse()
 }
 
 pub fn runs_prefix(source: &SourceName) -> String {
     format!("{source}/runs/")
 }
 
-/// `<source>/runs/<time>-<kind>.json`: each run, also a failed one.
-pub fn run_key(source: &SourceName, at: Timestamp, kind: &str) -> Result<Key, NotAKey> {
-    format!("{}{}-{kind}.json", runs_prefix(source), compact_time(at)).parse()
+/// `<source>/runs/<time>-<chance>-<kind>.json`: each run, also a failed one.
+pub fn run_key(
+    source: &SourceName,
+    at: Timestamp,
+    chance: u64,
+    kind: &str,
+) -> Result<Key, NotAKey> {
+    format!("{}{}-{kind}.json", runs_prefix(source), unique_time(at, chance)).parse()
+}
+
+/// Sorts by time; two of one second still differ.
+fn unique_time(at: Timestamp, chance: u64) -> String {
+    format!("{}-{:08x}", compact_time(at), chance & 0xffff_ffff)
 }
 
 #[cfg(test)]

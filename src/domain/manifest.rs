@@ -1,5 +1,7 @@
 //! The document that makes archives a backup. It is written last and holds no key, value or secret.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,6 +51,12 @@ pub struct Origin {
     pub identities: Vec<String>,
 }
 
+impl Origin {
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.identities.iter().any(|identity| other.identities.contains(identity))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Server {
@@ -64,6 +72,21 @@ pub struct Server {
 pub enum Flavour {
     Redis,
     Valkey,
+}
+
+impl fmt::Display for Flavour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Redis => "Redis",
+            Self::Valkey => "Valkey",
+        })
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.flavour, self.version)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -137,6 +160,17 @@ pub struct Object {
     pub bytes: u64,
     pub sha256: Sha256,
     pub crc64nvme: Crc64Nvme,
+}
+
+impl Object {
+    /// What the store holds instead, for people. A store without checksums tells only a length.
+    pub fn difference(&self, bytes: u64, crc64nvme: Option<Crc64Nvme>) -> Option<String> {
+        if bytes != self.bytes {
+            return Some(format!("{} has {bytes} bytes, not {}", self.key, self.bytes));
+        }
+        let crc = crc64nvme.filter(|crc| *crc != self.crc64nvme)?;
+        Some(format!("{} has CRC-64/NVME {crc}, not {}", self.key, self.crc64nvme))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -3,11 +3,13 @@
 pub mod archive;
 pub mod capture;
 pub mod catalog;
+pub mod clock;
 pub mod cluster;
 pub mod compatibility;
 pub mod dataset;
 pub mod digest;
 pub mod identity;
+pub mod installation;
 pub mod manifest;
 pub mod observation;
 pub mod rdb;

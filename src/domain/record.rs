@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    identity::{BackupId, SourceName},
+    identity::{BackupId, ScheduleName, SourceName},
     manifest::Server,
 };
 
@@ -74,10 +74,7 @@ impl fmt::Display for Record {
         let at = self.at.strftime("%Y-%m-%d %H:%M:%S UTC");
         match &self.event {
             Event::Verified(Verification { level, server, findings }) => {
-                let by = server
-                    .as_ref()
-                    .map(|server| format!(" by {:?} {}", server.flavour, server.version))
-                    .unwrap_or_default();
+                let by = server.as_ref().map(|server| format!(" by {server}")).unwrap_or_default();
                 if findings.is_empty() {
                     write!(f, "{at}: proven ({level}{by})")
                 } else {
@@ -100,7 +97,7 @@ pub struct Run {
     pub tool: String,
     /// The backup that came of it.
     pub backup: Option<BackupId>,
-    pub schedule: Option<String>,
+    pub schedule: Option<ScheduleName>,
     pub scheduled_for: Option<Timestamp>,
     /// Exit code of the process, as documented.
     pub exit: u8,

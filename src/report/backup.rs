@@ -94,7 +94,7 @@ impl fmt::Display for PlanReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} ({:?} {}) would be backed up to {}; nothing was changed",
+            "{} ({} {}) would be backed up to {}; nothing was changed",
             self.source, self.flavour, self.server_version, self.store,
         )?;
         for shard in &self.shards {

@@ -5,9 +5,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 use serde::Serialize;
 
 use super::{show::write_facts, table::Table, text};
-use crate::domain::{
-    rdb::{Facts, Private, Unread},
-};
+use crate::domain::rdb::{Facts, Private, Unread};
 
 /// `valid`, `error` and `keys` stand at the top for scripts.
 #[derive(Clone, Debug, Serialize)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{table::Table, text};
 use crate::domain::{
     manifest::{Archive, Manifest, ShardManifest},
-    rdb::{Checksum, Content, Facts, Magic},
+    rdb::{Checksum, Content, Facts},
     record::Record,
 };
 
@@ -40,13 +40,7 @@ impl fmt::Display for ShowReport {
             text::time(manifest.begun),
             text::time(manifest.ended)
         )?;
-        writeln!(
-            f,
-            "server   {:?} {}, {}",
-            manifest.server.flavour,
-            manifest.server.version,
-            kind_text(manifest)
-        )?;
+        writeln!(f, "server   {}, {}", manifest.server, kind_text(manifest))?;
         if manifest.shards.len() > 1 {
             writeln!(
                 f,
@@ -103,16 +97,18 @@ fn write_shard(f: &mut fmt::Formatter<'_>, shard: &ShardManifest) -> fmt::Result
 
 /// The public facts of one RDB, as `show` and `inspect` print them.
 pub(super) fn write_facts(f: &mut fmt::Formatter<'_>, facts: &Facts) -> fmt::Result {
-    let magic = match facts.magic {
-        Magic::Redis => "REDIS",
-        Magic::Valkey => "VALKEY",
-    };
     let checksum = match facts.checksum {
         Checksum::Verified => "CRC-64 verified",
         Checksum::NotChecksummed => "not checksummed by the server",
         Checksum::Absent => "of a version without checksum",
     };
-    writeln!(f, "  RDB {magic} {}, {}, {checksum}", facts.version, text::bytes(facts.bytes))?;
+    writeln!(
+        f,
+        "  RDB {} {}, {}, {checksum}",
+        facts.magic,
+        facts.version,
+        text::bytes(facts.bytes)
+    )?;
     for (database, counts) in &facts.databases {
         writeln!(
             f,

@@ -33,6 +33,8 @@ pub enum Error {
     SeveralStores { known: Vec<StoreName> },
     #[error("no source is named: use --source-url URL with --source-name NAME, or a config file")]
     NoSource,
+    #[error("there are several sources ({}): choose one by --source-name NAME", join(.known.iter()))]
+    SeveralSources { known: Vec<SourceName> },
     #[error("--source-url of source `{name}`: {finding}")]
     SourceUrl { name: SourceName, finding: String },
     #[error("store {text:?}: {finding}")]

@@ -167,6 +167,11 @@ impl Settings {
         resolve_source(name, source, environment)
     }
 
+    /// What the config says of a source's server, if it says anything.
+    pub fn server_binary(&self, name: &SourceName) -> Option<PathBuf> {
+        self.config.sources.get(name)?.server_binary.clone()
+    }
+
     /// The source that flags describe.
     pub fn ad_hoc_source(
         &self,

@@ -4,9 +4,13 @@
 //! of every core type. A server that refuses its RDB ends at start, so this is asked before anything
 //! is touched.
 
+mod choice;
 mod version;
 
-pub use self::version::{NotAServerVersion, ServerVersion};
+pub use self::{
+    choice::{Choice, choose},
+    version::{NotAServerVersion, ServerVersion},
+};
 use super::{
     manifest::Flavour,
     rdb::{Content, Facts, Magic},
@@ -90,11 +94,7 @@ const MODULE_OF_TYPE: [(&str, &str); 9] = [
 /// Whether the target loads the RDB and how, or every reason why it does not.
 ///
 /// `source` is the server that wrote it; it counts where the content could not be read.
-pub fn check(
-    rdb: &Content,
-    source: &ServerVersion,
-    target: &Target,
-) -> Result<Loads, Vec<Reason>> {
+pub fn check(rdb: &Content, source: &ServerVersion, target: &Target) -> Result<Loads, Vec<Reason>> {
     let mut reasons = Vec::new();
     let format = match rdb {
         Content::Read(facts) => {

@@ -38,6 +38,12 @@ impl ServerVersion {
         Self::numbered(flavour, text).ok_or_else(|| NotAServerVersion { text: text.to_owned() })
     }
 
+    /// As a manifest names it.
+    pub fn of(server: &Server) -> Result<Self, NotAServerVersion> {
+        Self::numbered(server.flavour, &server.version)
+            .ok_or_else(|| NotAServerVersion { text: server.version.clone() })
+    }
+
     /// From what `redis-server --version` or `valkey-server --version` prints, such as
     /// `Redis server v=7.0.15 sha=00000000:0 …`. A `redis-server` may well be a Valkey.
     pub fn from_version_output(output: &str) -> Result<Self, NotAServerVersion> {
@@ -52,6 +58,12 @@ impl ServerVersion {
             Self::numbered(flavour, version)
         };
         parse().ok_or_else(|| NotAServerVersion { text: line.to_owned() })
+    }
+
+    /// As a manifest names it.
+    pub fn server(&self) -> Server {
+        let Self { flavour, major, minor, patch } = *self;
+        Server { flavour, version: format!("{major}.{minor}.{patch}") }
     }
 
     pub const fn flavour_name(&self) -> &'static str {

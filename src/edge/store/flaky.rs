@@ -213,6 +213,10 @@ impl Store for Flaky {
         self.script.run(Operation::List, prefix, self.inner.list(prefix)).await
     }
 
+    async fn folders(&self) -> Result<Vec<String>, Error> {
+        self.script.run(Operation::List, "", self.inner.folders()).await
+    }
+
     async fn delete(&self, key: &Key) -> Result<(), Error> {
         self.script.run(Operation::Delete, key.as_str(), self.inner.delete(key)).await
     }

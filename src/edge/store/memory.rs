@@ -1,7 +1,7 @@
 //! A store that forgets when it is dropped, for tests and simulations. Its clock moves only by hand.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -153,6 +153,13 @@ impl Store for Memory {
             modified: *modified,
         });
         Ok(listed.collect())
+    }
+
+    async fn folders(&self) -> Result<Vec<String>, Error> {
+        let content = self.content();
+        let firsts = content.objects.keys().filter_map(|key| key.as_str().split('/').next());
+        let firsts: BTreeSet<String> = firsts.map(str::to_owned).collect();
+        Ok(firsts.into_iter().collect())
     }
 
     async fn delete(&self, key: &Key) -> Result<(), Error> {

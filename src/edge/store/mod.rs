@@ -144,6 +144,9 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// All keys below `prefix`, sorted. A prefix ends at any character, not only at `/`.
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, Error>;
 
+    /// The distinct first parts of all keys, sorted: the sources that have something here.
+    async fn folders(&self) -> Result<Vec<String>, Error>;
+
     /// Deleting what is already gone is a success.
     async fn delete(&self, key: &Key) -> Result<(), Error>;
 

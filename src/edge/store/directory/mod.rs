@@ -123,6 +123,11 @@ impl Store for Directory {
         .await
     }
 
+    async fn folders(&self) -> Result<Vec<String>, Error> {
+        let root = self.root.clone();
+        blocking(move || folders(&root)).await
+    }
+
     async fn delete(&self, key: &Key) -> Result<(), Error> {
         let (root, path) = (self.root.clone(), self.path(key));
         blocking(move || delete(&root, &path)).await
@@ -226,6 +231,28 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
         }
         synced => synced,
     }
+}
+
+/// Folders right below the root, sorted.
+fn folders(root: &Path) -> Result<Vec<String>, Error> {
+    let attempt = || format!("list {}", root.display());
+    let entries = match fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(source) if source.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(failed(attempt(), root, source)),
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|source| failed(attempt(), root, source))?;
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if let (true, Ok(name)) = (is_folder, entry.file_name().into_string())
+            && name != STAGING
+        {
+            folders.push(name);
+        }
+    }
+    folders.sort_unstable();
+    Ok(folders)
 }
 
 /// Objects below the prefix in no order. What vanishes meanwhile is not there.

@@ -286,6 +286,26 @@ impl Store for S3 {
         Ok(listed)
     }
 
+    async fn folders(&self) -> Result<Vec<String>, Error> {
+        let bucket = &self.bucket;
+        let (place, mut folders, mut page) = (bucket.place(""), Vec::new(), None);
+        loop {
+            let list = bucket.client.list_objects_v2().bucket(bucket.name()).delimiter("/");
+            let list = list.prefix(bucket.full("")).set_continuation_token(page);
+            let found =
+                list.send().await.map_err(|error| failed(Action::ListObjectsV2, &place, &error))?;
+            let prefixes = found.common_prefixes().iter().filter_map(|it| it.prefix());
+            let own = prefixes.filter_map(|it| it.strip_prefix(bucket.full("").as_str()));
+            folders.extend(own.map(|it| it.trim_end_matches('/').to_owned()));
+            page = found.next_continuation_token;
+            if page.is_none() || folders.len() > LISTED_MAX {
+                break;
+            }
+        }
+        folders.sort_unstable();
+        Ok(folders)
+    }
+
     async fn delete(&self, key: &Key) -> Result<(), Error> {
         let bucket = &self.bucket;
         let delete = bucket.client.delete_object().bucket(bucket.name());

@@ -1,0 +1,119 @@
+//! From stored archives to a backup: the installation, the store's own confirmation, and last the manifest.
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::{SignedDuration, Timestamp};
+
+use super::shards::{Job, ShardCapture, skew_seconds};
+use crate::{
+    domain::{
+        archive::Codec,
+        catalog,
+        identity::BackupId,
+        installation::{self, Installation, InstallationShard},
+        manifest::{self, Archive, Manifest, Object, Origin, ShrinkGuard},
+        topology::Topology,
+    },
+    edge::store::Store,
+    failure::Failure,
+    flow::{TOOL, catalog::Located, transfer::upload_bytes},
+};
+
+/// Later than this a sweep may take the archives for leftovers.
+const COMMIT_WITHIN: SignedDuration = SignedDuration::from_hours(24);
+
+/// Objects confirmed at the same time.
+const CONFIRMATIONS_AT_ONCE: usize = 8;
+
+pub(super) struct Parts<'a> {
+    pub(super) origin: Origin,
+    pub(super) topology: &'a Topology,
+    pub(super) shards: &'a [ShardCapture],
+    pub(super) installation: Archive,
+    pub(super) begun: Timestamp,
+}
+
+pub(super) async fn store_installation(
+    job: &Job<'_>,
+    topology: &Topology,
+    shards: &[ShardCapture],
+) -> Result<Archive, Failure> {
+    let Located { opened, source, backup } = job.located;
+    let shards: Vec<InstallationShard> =
+        shards.iter().map(|shard| shard.installation.clone()).collect();
+    let installation =
+        Installation { version: installation::VERSION, backup, source, topology, shards: &shards };
+    let plain = crate::flow::catalog::json(&installation)?;
+    let codec = Codec::Zstd;
+    let key = catalog::installation_key(source, backup, codec, 0);
+    let object = upload_bytes(&*opened.store, key, codec, codec.default_level(), &plain).await?;
+    Ok(Archive { name: catalog::INSTALLATION.to_owned(), codec, objects: vec![object] })
+}
+
+/// Writes the manifest once the store has confirmed every object that it names.
+pub(super) async fn commit(job: &Job<'_>, parts: Parts<'_>) -> Result<Manifest, Failure> {
+    let Located { opened, source, backup } = job.located;
+    let Parts { origin, topology, shards, installation, begun } = parts;
+    let ended = job.context.now();
+    let server = shards.first().map(|shard| shard.server.clone());
+    let manifest = Manifest {
+        version: manifest::VERSION,
+        backup: backup.clone(),
+        source: source.clone(),
+        origin,
+        schedule: job.task.schedule.clone(),
+        scheduled_for: job.task.scheduled_for,
+        tool: TOOL.to_owned(),
+        begun,
+        ended,
+        server: server.ok_or_else(|| Failure::Unsettled {
+            source_name: source.clone(),
+            finding: "it has no shard".to_owned(),
+        })?,
+        topology: topology.kind,
+        skew_seconds: skew_seconds(shards),
+        shards: shards.iter().map(|shard| shard.manifest.clone()).collect(),
+        installation,
+        shrink_guard: ShrinkGuard::NotChecked,
+    };
+    let attempt = || format!("commit {backup}");
+    manifest.check().map_err(|source| Failure::Manifest { attempt: attempt(), source })?;
+    confirm(&*opened.store, &manifest).await?;
+    if ended.duration_since(begun) > COMMIT_WITHIN {
+        return Err(Failure::Refused {
+            finding: format!("{backup} took more than {} h", COMMIT_WITHIN.as_hours()),
+            hint: "capture more shards at once, or use a faster store".to_owned(),
+        });
+    }
+    let body =
+        manifest.encode().map_err(|source| Failure::Manifest { attempt: attempt(), source })?;
+    opened
+        .store
+        .create(&catalog::manifest_key(source, backup), body.into())
+        .await
+        .map_err(|source| Failure::Store { attempt: attempt(), source })?;
+    Ok(manifest)
+}
+
+async fn confirm(store: &dyn Store, manifest: &Manifest) -> Result<(), Failure> {
+    let objects = manifest.archives().flat_map(|archive| &archive.objects);
+    stream::iter(objects)
+        .map(|object| confirm_object(store, &manifest.backup, object))
+        .buffer_unordered(CONFIRMATIONS_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+async fn confirm_object(
+    store: &dyn Store,
+    backup: &BackupId,
+    object: &Object,
+) -> Result<(), Failure> {
+    let attributes = store
+        .attributes(&object.key, object.version_id.as_deref())
+        .await
+        .map_err(|source| Failure::Store { attempt: format!("confirm {}", object.key), source })?;
+    match object.difference(attributes.bytes, attributes.crc64nvme) {
+        Some(finding) => Err(Failure::Corrupt { backup: backup.clone(), finding }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,187 @@
+//! What keeps a backup out of harm's way before it begins: host lock, clocks, origin, spool.
+
+use std::{io, path::PathBuf};
+
+use jiff::Timestamp;
+
+use super::Task;
+use crate::{
+    domain::{
+        catalog,
+        clock::{self, Skew},
+        digest::Sha256,
+        manifest::Origin,
+        topology::Topology,
+    },
+    edge::{
+        host_lock::HostLock,
+        spool,
+        store::{self},
+    },
+    failure::Failure,
+    flow::{
+        Context,
+        catalog::{json, origin},
+        stores::Opened,
+    },
+    settings::{self, Spool},
+};
+
+/// Two runs of one source on one host would fork its server twice.
+pub(super) fn lock(source: &settings::Source, context: &Context) -> Result<HostLock, Failure> {
+    let folders: Vec<PathBuf> = ["/run/lock".into()]
+        .into_iter()
+        .chain(context.environment()("TMPDIR").map(PathBuf::from))
+        .chain(["/tmp".into()])
+        .collect();
+    let digest = Sha256::of(source.url.to_string().as_bytes()).to_string();
+    let name = format!("{}-{}", source.name, &digest[..16]);
+    let lock = HostLock::take(&folders, &name)
+        .map_err(|_| Failure::Locked { source_name: source.name.clone() })?;
+    if !lock.is_effective() {
+        tracing::warn!("no folder for a lock file: another run on this host would not be noticed");
+    }
+    Ok(lock)
+}
+
+/// The folder and size of the spool, refused before anything is captured if they do not do.
+pub(super) fn spool(configured: &Spool) -> Result<spool::Limits, Failure> {
+    match configured {
+        Spool::Configured(limits) => {
+            spool::preflight(limits).map_err(Failure::Spool)?;
+            Ok(limits.clone())
+        }
+        Spool::Default { folders, bytes_max } => {
+            let fits = |folder: &PathBuf| {
+                let available = spool::available_bytes(folder).ok()?;
+                let limits = spool::Limits {
+                    folder: folder.clone(),
+                    bytes_max: (*bytes_max).min(available / 2).max(1),
+                };
+                spool::preflight(&limits).ok().map(|()| limits)
+            };
+            folders.iter().find_map(fits).ok_or_else(|| {
+                Failure::Spool(spool::Error::Look {
+                    path: folders.first().cloned().unwrap_or_default(),
+                    source: io::Error::other("no usual folder lies on a disk with room"),
+                })
+            })
+        }
+    }
+}
+
+/// Warnings, or a refusal, about the clocks of Redis and the store.
+pub(super) async fn clocks(
+    topology: &Topology,
+    opened: &Opened,
+    observed_at: Timestamp,
+    context: &Context,
+) -> Result<Vec<String>, Failure> {
+    let store = opened.store.clock().await.map_err(|source| Failure::Store {
+        attempt: format!("ask {} for the time", opened.name),
+        source,
+    })?;
+    let mut skews = vec![clock::compare(&format!("store {}", opened.name), store, context.now())];
+    skews.extend(
+        topology
+            .shards
+            .iter()
+            .flat_map(crate::domain::topology::Shard::observed)
+            .map(|node| clock::compare(&node.address.to_string(), node.clock, observed_at)),
+    );
+    let mut warnings = Vec::new();
+    for skew in skews {
+        match skew {
+            Skew::Fine => {}
+            Skew::Warn(text) => warnings.push(text),
+            Skew::Refuse(finding) => {
+                return Err(Failure::Refused {
+                    finding,
+                    hint: "set the clocks (NTP): backups are sorted and expired by time".into(),
+                });
+            }
+        }
+    }
+    Ok(warnings)
+}
+
+/// The prefix must be new, ours, or taken over on purpose.
+pub(super) async fn claim_origin(
+    task: &Task,
+    opened: &Opened,
+    topology: &Topology,
+    context: &Context,
+) -> Result<Origin, Failure> {
+    let name = &task.source.name;
+    let ours = Origin { identities: topology.identities.clone() };
+    let owner = match origin(opened, name).await? {
+        Some(owner) => owner,
+        None => match create_origin(task, opened, &ours).await? {
+            Created::Now => return Ok(ours),
+            // Another run was quicker; what it wrote counts.
+            Created::ByAnother => origin(opened, name).await?.unwrap_or_else(|| ours.clone()),
+        },
+    };
+    if ours.overlaps(&owner) || adopted(opened, name, &ours).await? {
+        return Ok(ours);
+    }
+    if task.adopt {
+        adopt(opened, name, &ours, context).await?;
+        return Ok(ours);
+    }
+    Err(Failure::OtherOrigin {
+        store: opened.name.clone(),
+        prefix: name.clone(),
+        owner: owner.identities.join(", "),
+        ours: ours.identities.join(", "),
+    })
+}
+
+enum Created {
+    Now,
+    ByAnother,
+}
+
+async fn create_origin(task: &Task, opened: &Opened, ours: &Origin) -> Result<Created, Failure> {
+    let key = catalog::origin_key(&task.source.name);
+    match opened.store.create(&key, json(ours)?.into()).await {
+        Ok(_) => Ok(Created::Now),
+        Err(store::Error::AlreadyExists { .. }) => Ok(Created::ByAnother),
+        Err(source) => Err(Failure::Store { attempt: format!("claim {key}"), source }),
+    }
+}
+
+/// An origin is never overwritten: who takes a prefix over adds an origin beside the first.
+async fn adopt(
+    opened: &Opened,
+    name: &crate::domain::identity::SourceName,
+    ours: &Origin,
+    context: &Context,
+) -> Result<(), Failure> {
+    let key = catalog::adopted_origin_key(name, context.now(), context.chance());
+    opened.store.create(&key, json(ours)?.into()).await.map_err(|source| Failure::Store {
+        attempt: format!("adopt the prefix by {key}"),
+        source,
+    })?;
+    Ok(())
+}
+
+async fn adopted(
+    opened: &Opened,
+    name: &crate::domain::identity::SourceName,
+    ours: &Origin,
+) -> Result<bool, Failure> {
+    let prefix = catalog::adopted_origins_prefix(name);
+    let failed = |source| Failure::Store { attempt: format!("read {prefix}"), source };
+    for listed in opened.store.list(&prefix).await.map_err(failed)? {
+        let bytes = opened
+            .store
+            .read(&listed.key, crate::domain::record::BYTES_MAX)
+            .await
+            .map_err(failed)?;
+        if serde_json::from_slice::<Origin>(&bytes).is_ok_and(|origin| ours.overlaps(&origin)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,194 @@
+//! `backup`: observe, decide, capture, confirm, commit. A backup exists when its manifest does.
+
+mod commit;
+mod guard;
+pub(super) mod prepare;
+mod shards;
+
+use jiff::Timestamp;
+
+use self::prepare::Prepared;
+use super::{
+    Context,
+    catalog::{Located, json},
+    stores::{self, Opened},
+    sweep,
+};
+use crate::{
+    cli::Backup,
+    domain::{
+        catalog,
+        identity::{BackupId, ScheduleName, SourceName},
+        record::{self, Run, RunKind},
+    },
+    failure::{Exit, Failure, chain},
+    report::{BackedUp, BackupReport, Outcome},
+    settings::{self, Error, Settings},
+};
+
+/// What one run shall back up, and where to.
+struct Task {
+    source: settings::Source,
+    store: settings::Store,
+    schedule: Option<ScheduleName>,
+    scheduled_for: Option<Timestamp>,
+    adopt: bool,
+}
+
+pub(super) async fn run(
+    arguments: &Backup,
+    settings: &Settings,
+    context: &Context,
+) -> Result<Outcome, Failure> {
+    let tasks = tasks(arguments, settings, context)?;
+    if arguments.dry_run {
+        let [task] = tasks.as_slice() else {
+            return Err(Failure::Usage {
+                finding: "a dry run shows one source".to_owned(),
+                hint: "name the source".to_owned(),
+            });
+        };
+        return context.unless_ended(prepare::plan(task, context)).await;
+    }
+    let alone = tasks.len() == 1;
+    let mut report = BackupReport { kind: "backup", version: 1, backups: Vec::new() };
+    let mut exit = Exit::Done;
+    for task in &tasks {
+        match run_task(task, context).await {
+            Ok(backup) => report.backups.push(backup),
+            Err(failure) if alone || matches!(failure, Failure::Ended { .. }) => {
+                return Err(failure);
+            }
+            Err(failure) => {
+                // The other sources must not miss their backups because of this one.
+                tracing::error!(source = %task.source.name, hint = failure.hint(), "{}", chain(&failure));
+                exit = exit.max(failure.exit());
+            }
+        }
+    }
+    Ok(Outcome { report: Box::new(report), exit })
+}
+
+fn tasks(arguments: &Backup, settings: &Settings, context: &Context) -> Result<Vec<Task>, Failure> {
+    let Backup { sources, schedule, scheduled_for, source, place, adopt, dry_run: _ } = arguments;
+    let environment = context.environment();
+    let task =
+        |source, store| Task { source, store, schedule: None, scheduled_for: None, adopt: *adopt };
+    if let Some(name) = schedule {
+        let schedule = settings.schedule(name)?;
+        let store = place.store.as_deref().unwrap_or(schedule.store.as_str());
+        return Ok(vec![Task {
+            schedule: Some(name.clone()),
+            scheduled_for: scheduled_for.or_else(|| schedule.timetable.last_due(context.now())),
+            ..task(settings.source(&schedule.source, environment)?, settings.store(store)?)
+        }]);
+    }
+    let store = settings.only_store(place)?;
+    if let (false, Some(name)) = (source.source_url.is_empty(), &place.source_name) {
+        let source = settings.ad_hoc_source(source, name, environment)?;
+        return Ok(vec![task(source, store)]);
+    }
+    let names: Vec<SourceName> = match (sources.as_slice(), &place.source_name) {
+        ([], Some(name)) => vec![name.clone()],
+        ([], None) => settings.source_names(),
+        (named, _) => named.to_vec(),
+    };
+    if names.is_empty() {
+        return Err(Error::NoSource.into());
+    }
+    names.iter().map(|name| Ok(task(settings.source(name, environment)?, store.clone()))).collect()
+}
+
+/// One backup of one source, and the note that it was tried.
+#[tracing::instrument(skip_all, fields(source = %task.source.name, backup))]
+async fn run_task(task: &Task, context: &Context) -> Result<BackedUp, Failure> {
+    let begun = context.now();
+    let backup = BackupId::new(begun, task.schedule.as_ref(), context.chance());
+    tracing::Span::current().record("backup", tracing::field::display(&backup));
+    let _lock = guard::lock(&task.source, context)?;
+    let opened = context.unless_ended(stores::open(&task.store, context)).await?;
+
+    let result = context.unless_ended(take(task, &opened, &backup, begun, context)).await;
+    if result.is_err() {
+        sweep::discard(&opened, &task.source.name, &backup).await;
+    }
+    record_run(task, &opened, &backup, begun, result.as_ref().err(), context).await;
+    result
+}
+
+/// The table of contents of a backup.
+async fn take(
+    task: &Task,
+    opened: &Opened,
+    backup: &BackupId,
+    begun: Timestamp,
+    context: &Context,
+) -> Result<BackedUp, Failure> {
+    let Prepared { access, topology, plan, spool, mut warnings } =
+        prepare::prepare(task, opened, context).await?;
+    let origin = guard::claim_origin(task, opened, &topology, context).await?;
+
+    let located = Located {
+        opened: opened.clone(),
+        source: task.source.name.clone(),
+        backup: backup.clone(),
+    };
+    let job = shards::Job { task, located: &located, access: &access, spool: &spool, context };
+    let (topology, shards) = shards::capture_all(&job, topology, plan, &mut warnings).await?;
+
+    let installation = commit::store_installation(&job, &topology, &shards).await?;
+    let parts = commit::Parts { origin, topology: &topology, shards: &shards, installation, begun };
+    let manifest = commit::commit(&job, parts).await?;
+    tracing::info!(keys = manifest.keys(), stored_bytes = manifest.stored_bytes(), "committed");
+
+    sweep::sweep(opened, &task.source.name, context).await;
+    Ok(BackedUp {
+        source: task.source.name.clone(),
+        store: opened.name.clone(),
+        backup: backup.clone(),
+        shards: manifest.shards.len(),
+        keys: manifest.keys(),
+        plain_bytes: shards.iter().map(|shard| shard.plain.bytes).sum(),
+        stored_bytes: manifest.stored_bytes(),
+        seconds: context.now().duration_since(begun).as_secs_f64(),
+        skew_seconds: manifest.skew_seconds,
+        warnings,
+    })
+}
+
+/// A run that cannot be noted is still what it was: the failure to note it is only logged.
+async fn record_run(
+    task: &Task,
+    opened: &Opened,
+    backup: &BackupId,
+    begun: Timestamp,
+    failure: Option<&Failure>,
+    context: &Context,
+) {
+    let run = Run {
+        version: record::VERSION,
+        source: task.source.name.clone(),
+        kind: RunKind::Backup,
+        begun,
+        ended: context.now(),
+        tool: super::TOOL.to_owned(),
+        backup: failure.is_none().then(|| backup.clone()),
+        schedule: task.schedule.clone(),
+        scheduled_for: task.scheduled_for,
+        exit: failure.map_or(Exit::Done, Failure::exit) as u8,
+        error: failure.map(|failure| chain(failure)),
+    };
+    let written = async {
+        let key = catalog::run_key(&run.source, begun, context.chance(), run.kind.word())
+            .map_err(|error| error.to_string())?;
+        let body = json(&run).map_err(|failure| chain(&failure))?;
+        opened.store.create(&key, body.into()).await.map_err(|error| chain(&error))
+    };
+    if let Ok(Err(reason)) | Err(reason) = tokio::time::timeout(sweep::CLEAN_UP_LIMIT, written)
+        .await
+        .map_err(|_| "no answer".into())
+        .map(|it| it.map(drop))
+    {
+        tracing::warn!("the run was not noted in the store: {reason}");
+    }
+}

@@ -1,0 +1,158 @@
+//! Observe and decide: everything about a backup before its first byte.
+
+use std::time::Duration;
+
+use super::{Task, guard};
+use crate::{
+    domain::{
+        capture::{self, Plan, Preference},
+        identity::SourceName,
+        source::SourceAddress,
+        topology::{self, Topology},
+    },
+    edge::{
+        redis_node::{
+            self, Access, Credentials,
+            inspect::{SourceAccess, observe},
+            tls::{self, Tls},
+        },
+        spool,
+    },
+    failure::Failure,
+    flow::{Context, stores::Opened},
+    report::{Outcome, PlanReport, PlannedShard},
+    settings,
+};
+
+/// A failover or a resharding is given so many looks to end.
+const LOOKS_MAX: u32 = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_secs(3);
+
+pub(super) struct Prepared {
+    pub(super) access: SourceAccess,
+    pub(super) topology: Topology,
+    pub(super) plan: Plan,
+    pub(super) spool: spool::Limits,
+    pub(super) warnings: Vec<String>,
+}
+
+pub(super) async fn prepare(
+    task: &Task,
+    opened: &Opened,
+    context: &Context,
+) -> Result<Prepared, Failure> {
+    let source = &task.source;
+    let spool = guard::spool(&source.spool)?;
+    let access = access(source)?;
+    let topology = look(&source.name, &source.url.address, &access).await?;
+    let warnings = guard::clocks(&topology, opened, context.now(), context).await?;
+    let plan = choose(source, &topology)?;
+    Ok(Prepared { access, topology, plan, spool, warnings })
+}
+
+/// `--dry-run`.
+pub(super) async fn plan(task: &Task, context: &Context) -> Result<Outcome, Failure> {
+    let source = &task.source;
+    guard::spool(&source.spool)?;
+    let access = access(source)?;
+    let topology = look(&source.name, &source.url.address, &access).await?;
+    let plan = choose(source, &topology)?;
+    let opened = crate::flow::stores::open(&task.store, context).await?;
+    let shards = plan.shards.iter().map(planned).collect();
+    let server = server(&plan);
+    Ok(Outcome::done(PlanReport {
+        kind: "backup-plan",
+        version: 1,
+        source: source.name.clone(),
+        store: opened.store.address(),
+        flavour: server.flavour,
+        server_version: server.version,
+        shards,
+    }))
+}
+
+fn planned(shard: &capture::ShardPlan) -> PlannedShard {
+    let capture::ShardPlan { shard, slots, candidates, passed_over } = shard;
+    let mut candidates = candidates.iter();
+    let first = candidates.next();
+    PlannedShard {
+        shard: *shard,
+        slots: slots.clone(),
+        node: first.map(|candidate| candidate.address.to_string()).unwrap_or_default(),
+        reason: first.map(|candidate| candidate.reason.clone()).unwrap_or_default(),
+        next: candidates.map(|candidate| candidate.address.to_string()).collect(),
+        passed_over: passed_over.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// The server of the first capture stands for all: a mixed installation is shown by `show`.
+pub(super) fn server(plan: &Plan) -> crate::domain::manifest::Server {
+    let first = plan.shards.first().and_then(|shard| shard.candidates.first());
+    first.map_or_else(
+        || crate::domain::manifest::Server {
+            flavour: crate::domain::manifest::Flavour::Redis,
+            version: String::new(),
+        },
+        |candidate| candidate.server.clone(),
+    )
+}
+
+/// Connection settings of a source, its TLS files loaded.
+pub(in crate::flow) fn access(source: &settings::Source) -> Result<SourceAccess, Failure> {
+    Ok(SourceAccess {
+        nodes: access_of(&source.name, &source.access)?,
+        sentinels: access_of(&source.name, &source.sentinel_access)?,
+    })
+}
+
+fn access_of(name: &SourceName, access: &settings::Access) -> Result<Access, Failure> {
+    let settings::Access { username, password, tls } = access.clone();
+    let tls = tls
+        .map(|settings::Tls { ca_file, cert_file, key_file, server_name }| {
+            let files = tls::Files { ca: ca_file, certificate: cert_file, key: key_file };
+            Tls::load(&files, server_name.as_deref())
+        })
+        .transpose()
+        .map_err(|source| Failure::Tls { source_name: name.clone(), source })?;
+    Ok(Access { credentials: Credentials { username, password }, tls, ..Access::default() })
+}
+
+/// Looks until the source is settled, within a limit.
+pub(in crate::flow) async fn look(
+    name: &SourceName,
+    address: &SourceAddress,
+    access: &SourceAccess,
+) -> Result<Topology, Failure> {
+    let mut looks = 1;
+    loop {
+        let observed = observe(address, access)
+            .await
+            .map_err(|source| Failure::Observe { source_name: name.clone(), source })?;
+        match topology::resolve(&observed) {
+            Ok(topology) => return Ok(topology),
+            Err(source) if source.is_transient() && looks < LOOKS_MAX => {
+                tracing::info!("{source}; looking again");
+                looks += 1;
+                tokio::time::sleep(BETWEEN_LOOKS).await;
+            }
+            Err(source) => return Err(Failure::Topology { source_name: name.clone(), source }),
+        }
+    }
+}
+
+pub(in crate::flow) fn choose(
+    source: &settings::Source,
+    topology: &Topology,
+) -> Result<Plan, Failure> {
+    let preference = Preference { primary: source.primary, ..Preference::default() };
+    capture::plan(topology, &preference)
+        .map_err(|refusal| Failure::Plan { source_name: source.name.clone(), source: refusal })
+}
+
+/// Whether another node may do better.
+pub(super) const fn is_of_the_node(failure: &Failure) -> bool {
+    matches!(
+        failure,
+        Failure::Capture { source, .. } if !matches!(source, redis_node::Error::AuthenticationRefused { .. })
+    ) || matches!(failure, Failure::CapturedRdb { .. })
+}

@@ -1,0 +1,271 @@
+//! `check`: the whole path of a backup, tried without taking one. Each finding comes with its fix.
+
+use super::{
+    Context,
+    backup::prepare,
+    catalog,
+    stores::{self, Opened},
+};
+use crate::{
+    cli::Check,
+    domain::{
+        capture::Plan,
+        clock::{self, Skew},
+        identity::SourceName,
+        manifest::{Origin, Server},
+        source::NodeAddress,
+        topology::Topology,
+    },
+    edge::{
+        redis_node::{Snapshot, inspect::SourceAccess, replication::Limits},
+        spool,
+    },
+    failure::{Exit, Failure, chain},
+    report::{CheckReport, CheckedItem, Outcome, Verdict},
+    settings::{self, Settings, Spool},
+};
+
+pub(super) async fn run(
+    arguments: &Check,
+    settings: &Result<Settings, settings::Error>,
+    context: &Context,
+) -> Result<Outcome, Failure> {
+    let mut findings = Findings::default();
+    match settings {
+        Ok(settings) => {
+            findings.good("config", "read and checked".to_owned());
+            let opened = check_stores(arguments, settings, context, &mut findings).await;
+            check_sources(arguments, settings, context, &opened, &mut findings).await;
+        }
+        Err(error) => findings.failed(
+            "config",
+            chain(error),
+            "correct the line; `redis-backup schema` prints what a config file may say".to_owned(),
+        ),
+    }
+    let Findings { items, exit } = findings;
+    let report = CheckReport { kind: "check", version: 1, items };
+    Ok(Outcome { report: Box::new(report), exit })
+}
+
+/// The lines so far, and the exit code of the first that failed.
+struct Findings {
+    items: Vec<CheckedItem>,
+    exit: Exit,
+}
+
+impl Default for Findings {
+    fn default() -> Self {
+        Self { items: Vec::new(), exit: Exit::Done }
+    }
+}
+
+impl Findings {
+    fn add(&mut self, subject: &str, verdict: Verdict, finding: String, fix: String) {
+        self.items.push(CheckedItem { subject: subject.to_owned(), verdict, finding, fix });
+    }
+
+    fn good(&mut self, subject: &str, finding: String) {
+        self.add(subject, Verdict::Good, finding, String::new());
+    }
+
+    fn warning(&mut self, subject: &str, finding: String, fix: &str) {
+        self.add(subject, Verdict::Warning, finding, fix.to_owned());
+    }
+
+    fn failed(&mut self, subject: &str, finding: String, fix: String) {
+        self.fail(subject, finding, fix, Exit::Usage);
+    }
+
+    fn fail(&mut self, subject: &str, finding: String, fix: String, exit: Exit) {
+        if self.exit == Exit::Done {
+            self.exit = exit;
+        }
+        self.add(subject, Verdict::Failed, finding, fix);
+    }
+
+    /// Notes a failure as a line, and hands on what succeeded.
+    fn keep<T>(&mut self, subject: &str, result: Result<T, Failure>) -> Option<T> {
+        result
+            .map_err(|failure| {
+                self.fail(subject, chain(&failure), failure.hint(), failure.exit());
+            })
+            .ok()
+    }
+}
+
+async fn check_stores(
+    arguments: &Check,
+    settings: &Settings,
+    context: &Context,
+    findings: &mut Findings,
+) -> Vec<Opened> {
+    let stores = settings.stores(&arguments.place).map_err(Failure::from);
+    let mut opened = Vec::new();
+    for store in findings.keep("stores", stores).unwrap_or_default() {
+        let subject = format!("store {}", store.name);
+        let Some(one) = findings.keep(&subject, stores::open(&store, context).await) else {
+            continue;
+        };
+        if findings.keep(&subject, check_store(&one, context).await).is_some() {
+            findings.good(&subject, format!("{}: list, write, read, delete", one.store.address()));
+            opened.push(one);
+        }
+    }
+    opened
+}
+
+/// A small object comes and goes under a name that no source can have.
+async fn check_store(opened: &Opened, context: &Context) -> Result<(), Failure> {
+    let failed = |attempt: &str| {
+        let attempt = format!("{attempt} in {}", opened.name);
+        move |source| Failure::Store { attempt: attempt.clone(), source }
+    };
+    let store = &opened.store;
+    store.folders().await.map_err(failed("list"))?;
+    let key = catalog::check_key(context.chance());
+    store
+        .create(&key, "redis-backup check\n".into())
+        .await
+        .map_err(failed("write a test object"))?;
+    let read = store.read(&key, 1 << 10).await.map_err(failed("read the test object"));
+    store.delete(&key).await.map_err(failed("delete the test object"))?;
+    read?;
+    match clock::compare(
+        &format!("store {}", opened.name),
+        store.clock().await.map_err(failed("ask for the time"))?,
+        context.now(),
+    ) {
+        Skew::Fine | Skew::Warn(_) => Ok(()),
+        Skew::Refuse(finding) => {
+            Err(Failure::Refused { finding, hint: "set the clocks (NTP)".to_owned() })
+        }
+    }
+}
+
+async fn check_sources(
+    arguments: &Check,
+    settings: &Settings,
+    context: &Context,
+    opened: &[Opened],
+    findings: &mut Findings,
+) {
+    let Check { sources, source, place } = arguments;
+    let environment = context.environment();
+    let resolved: Vec<Result<settings::Source, settings::Error>> =
+        match (source.source_url.is_empty(), &place.source_name) {
+            (false, Some(name)) => vec![settings.ad_hoc_source(source, name, environment)],
+            _ if sources.is_empty() => settings
+                .source_names()
+                .iter()
+                .map(|name| settings.source(name, environment))
+                .collect(),
+            _ => sources.iter().map(|name| settings.source(name, environment)).collect(),
+        };
+    if resolved.is_empty() {
+        let fix = "give --source-url and --source-name, or a config file".to_owned();
+        findings.failed("sources", "no source is named".to_owned(), fix);
+    }
+    for source in resolved {
+        if let Some(source) = findings.keep("sources", source.map_err(Failure::from)) {
+            check_source(&source, opened, findings).await;
+        }
+    }
+}
+
+async fn check_source(source: &settings::Source, opened: &[Opened], findings: &mut Findings) {
+    let subject = format!("source {}", source.name);
+    check_spool(&subject, &source.spool, findings);
+    let Some(access) = findings.keep(&subject, prepare::access(source)) else { return };
+    let look = prepare::look(&source.name, &source.url.address, &access).await;
+    let Some(topology) = findings.keep(&subject, look) else { return };
+    let nodes: usize = topology.shards.iter().map(|shard| shard.nodes.len()).sum();
+    let observed = topology.shards.iter().map(|shard| shard.observed().count()).sum::<usize>();
+    let text = format!(
+        "{:?} of {} shards, {observed} of {nodes} nodes answered",
+        topology.kind,
+        topology.shards.len()
+    );
+    findings.good(&format!("{subject}: topology"), text);
+    for node in topology.shards.iter().flat_map(|shard| &shard.nodes) {
+        if let Err(reason) = &node.outcome {
+            let fix = "a backup goes on without this node as long as its shard has another";
+            findings.warning(&format!("{subject}: {}", node.address), reason.clone(), fix);
+        }
+    }
+    for opened in opened {
+        let origin = check_origin(&source.name, &topology, opened).await;
+        findings.keep(&format!("{subject}: origin"), origin);
+    }
+    let plan = prepare::choose(source, &topology);
+    if let Some(plan) = findings.keep(&format!("{subject}: plan"), plan) {
+        check_captures(&subject, &plan, &access, findings).await;
+    }
+}
+
+fn check_spool(subject: &str, spool: &Spool, findings: &mut Findings) {
+    let subject = format!("{subject}: spool");
+    let checked = match spool {
+        Spool::Configured(limits) => {
+            spool::preflight(limits).map(|()| limits.folder.display().to_string())
+        }
+        Spool::Default { folders, .. } => {
+            let usual: Vec<String> =
+                folders.iter().map(|folder| folder.display().to_string()).collect();
+            Ok(format!("the first of {} that lies on a disk", usual.join(", ")))
+        }
+    };
+    if let Some(text) = findings.keep(&subject, checked.map_err(Failure::Spool)) {
+        findings.good(&subject, text);
+    }
+}
+
+async fn check_origin(
+    name: &SourceName,
+    topology: &Topology,
+    opened: &Opened,
+) -> Result<(), Failure> {
+    let ours = Origin { identities: topology.identities.clone() };
+    match catalog::origin(opened, name).await? {
+        Some(owner) if !owner.overlaps(&ours) => Err(Failure::OtherOrigin {
+            store: opened.name.clone(),
+            prefix: name.clone(),
+            owner: owner.identities.join(", "),
+            ours: ours.identities.join(", "),
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Asks the first candidate of each shard for a snapshot and lets go once it begins: this proves
+/// the right to PSYNC, and costs one fork.
+async fn check_captures(
+    subject: &str,
+    plan: &Plan,
+    access: &SourceAccess,
+    findings: &mut Findings,
+) {
+    for shard in &plan.shards {
+        let subject = format!("{subject}: shard {}", shard.shard);
+        for passed in &shard.passed_over {
+            findings.warning(&subject, format!("not from {passed}"), "look at that node");
+        }
+        let Some(first) = shard.candidates.first() else { continue };
+        let begun = begin(shard.shard, &first.address, access, &first.server).await;
+        if findings.keep(&subject, begun).is_some() {
+            findings.good(&subject, format!("{} sends its RDB ({})", first.address, first.reason));
+        }
+    }
+}
+
+async fn begin(
+    shard: u32,
+    node: &NodeAddress,
+    access: &SourceAccess,
+    server: &Server,
+) -> Result<(), Failure> {
+    Snapshot::begin(node, &access.nodes, server, Limits::default())
+        .await
+        .map(drop)
+        .map_err(|source| Failure::Capture { shard, node: node.clone(), source })
+}

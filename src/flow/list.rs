@@ -1,0 +1,81 @@
+//! `list`: names are the catalog; manifests are read only when asked for.
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::{
+    Context,
+    catalog::{self, Located},
+};
+use crate::{
+    cli::List,
+    failure::{Failure, chain},
+    report::{ListReport, ListedBackup, ListedDetails, ListedOrigin, Outcome},
+    settings::Settings,
+};
+
+/// Manifests read at the same time.
+const READS_AT_ONCE: usize = 16;
+
+pub(super) async fn run(
+    arguments: &List,
+    settings: &Settings,
+    context: &Context,
+) -> Result<Outcome, Failure> {
+    let List { source, place, long, last } = arguments;
+    let places = catalog::places(place, source.as_ref(), settings, context).await?;
+    let mut origins = Vec::new();
+    let mut located = Vec::new();
+    for (opened, source) in places {
+        let backups = catalog::backups(&opened, &source).await?;
+        if let Some(origin) = catalog::origin(&opened, &source).await? {
+            origins.push(ListedOrigin {
+                store: opened.name.clone(),
+                source: source.clone(),
+                origin,
+            });
+        }
+        located.extend(backups.into_iter().map(|backup| Located {
+            opened: opened.clone(),
+            source: source.clone(),
+            backup,
+        }));
+    }
+    located.sort_by(|left, right| right.backup.cmp(&left.backup));
+    located.truncate(last.unwrap_or(usize::MAX));
+    let backups = stream::iter(located)
+        .map(|located| list_one(located, *long))
+        .buffered(READS_AT_ONCE)
+        .try_collect()
+        .await?;
+    Ok(Outcome::done(ListReport { kind: "list", version: 1, backups, origins }))
+}
+
+async fn list_one(located: Located, long: bool) -> Result<ListedBackup, Failure> {
+    let details = if long { Some(details(&located).await?) } else { None };
+    let Located { opened, source, backup } = located;
+    Ok(ListedBackup {
+        store: opened.name,
+        source,
+        begun: backup.begun(),
+        schedule: backup.schedule().to_owned(),
+        backup,
+        details,
+    })
+}
+
+/// A manifest that cannot be read is a row of the list, not the end of it.
+async fn details(located: &Located) -> Result<ListedDetails, Failure> {
+    match catalog::read_manifest(located).await {
+        Ok(manifest) => Ok(ListedDetails::Read {
+            keys: manifest.keys(),
+            stored_bytes: manifest.stored_bytes(),
+            seconds: manifest.ended.duration_since(manifest.begun).as_secs_f64(),
+            server: manifest.server.to_string(),
+            shards: manifest.shards.len(),
+        }),
+        Err(failure @ (Failure::Manifest { .. } | Failure::Corrupt { .. })) => {
+            Ok(ListedDetails::Unreadable { reason: chain(&failure) })
+        }
+        Err(failure) => Err(failure),
+    }
+}

@@ -1,0 +1,114 @@
+//! One file per verb, each a sequence: observe, decide, act, record.
+
+mod backup;
+mod catalog;
+mod check;
+mod fetch;
+mod inspect;
+mod list;
+mod load;
+mod restore;
+mod show;
+mod stores;
+mod sweep;
+mod texts;
+mod transfer;
+mod verify;
+
+use std::{fmt, sync::Arc};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::{
+    cli::{Cli, Verb},
+    failure::{Failure, Signal},
+    report::{Outcome, Progress},
+    settings::{Environment, Settings},
+};
+
+/// As it stands in manifests, records and runs.
+pub(crate) const TOOL: &str = concat!("redis-backup ", env!("CARGO_PKG_VERSION"));
+
+/// A variable of the environment by its name.
+pub type Lookup = dyn Fn(&str) -> Option<String> + Send + Sync;
+
+/// What enters from outside: time, chance, environment, the wish to end, and the terminal.
+#[derive(Clone)]
+pub struct Context {
+    pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    pub chance: Arc<dyn Fn() -> u64 + Send + Sync>,
+    pub environment: Arc<Lookup>,
+    /// Holds a signal from the moment that one came.
+    pub signal: watch::Receiver<Option<Signal>>,
+    pub progress: Progress,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("progress", &self.progress).finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    pub(crate) fn chance(&self) -> u64 {
+        (self.chance)()
+    }
+
+    pub(crate) fn environment(&self) -> Environment<'_> {
+        &*self.environment
+    }
+
+    /// Never returns unless a signal came.
+    async fn ended(&self) -> Failure {
+        let mut signal = self.signal.clone();
+        match signal.wait_for(Option::is_some).await.map(|signal| *signal) {
+            Ok(Some(signal)) => Failure::Ended { signal },
+            // The sender is gone: nobody can end us any more.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Runs `act` to its end, or drops it where it stands when a signal comes.
+    pub(crate) async fn unless_ended<T>(
+        &self,
+        act: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            failure = self.ended() => Err(failure),
+            result = act => result,
+        }
+    }
+}
+
+/// Runs the verb that the arguments name.
+pub async fn run(cli: Cli, context: &Context) -> Result<Outcome, Failure> {
+    let Cli { global, verb } = cli;
+    let settings = || Settings::load(&global);
+    match verb {
+        Verb::Backup(arguments) => backup::run(&arguments, &settings()?, context).await,
+        Verb::List(arguments) => {
+            context.unless_ended(list::run(&arguments, &settings()?, context)).await
+        }
+        Verb::Show(arguments) => {
+            context.unless_ended(show::run(&arguments, &settings()?, context)).await
+        }
+        Verb::Verify(arguments) => verify::run(&arguments, &settings()?, context).await,
+        Verb::Restore(arguments) => restore::run(&arguments, &settings()?, context).await,
+        Verb::Fetch(arguments) => {
+            context.unless_ended(fetch::run(&arguments, &settings()?, context)).await
+        }
+        Verb::Inspect(arguments) => context.unless_ended(inspect::run(&arguments, context)).await,
+        Verb::Check(arguments) => {
+            context.unless_ended(check::run(&arguments, &settings(), context)).await
+        }
+        Verb::Schema => texts::schema(),
+        Verb::Completions(arguments) => Ok(texts::completions(arguments.shell)),
+        Verb::Man => texts::manual(),
+    }
+}

@@ -1,0 +1,118 @@
+//! From the store to the stage, and once more from the disk: what will be swapped in is what was captured.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rustix::fs::{Advice, fadvise};
+
+use super::{failed, target::Wanted};
+use crate::{
+    domain::{
+        digest::Digester,
+        manifest::Manifest,
+        rdb::{Expectations, Scanner},
+    },
+    edge::data_directory::Stage,
+    failure::Failure,
+    flow::{
+        Context,
+        catalog::Located,
+        transfer::{Plain, Sink},
+        verify,
+    },
+    report::Bar,
+};
+
+/// Bytes read from the disk at once.
+const CHUNK_BYTES: usize = 1 << 20;
+
+pub(super) async fn fill(
+    stage: Stage,
+    located: &Located,
+    manifest: &Manifest,
+    wanted: &Wanted,
+    context: &Context,
+) -> Result<(), Failure> {
+    let installation = verify::read_installation(located, manifest, context).await?;
+    let plain = write(stage, located, wanted, context).await?;
+    let Written { path, plain } = plain;
+    check(located, &verify::compare(&installation, &wanted.shard, &wanted.archive, &plain))?;
+
+    let bar = context.progress.bar("read back from disk", Some(plain.digests.bytes));
+    let expectations = Expectations { slots: wanted.shard.slots.clone(), biggest_keys_max: 0 };
+    let (from, counted) = (path.clone(), bar.clone());
+    let read = tokio::task::spawn_blocking(move || read_from_disk(&from, &expectations, &counted));
+    let on_disk = read.await.map_err(|_| Failure::Worker { attempt: "read the stage back" })??;
+    bar.finish();
+    check(located, &verify::compare(&installation, &wanted.shard, &wanted.archive, &on_disk))
+}
+
+struct Written {
+    path: PathBuf,
+    plain: Plain,
+}
+
+async fn write(
+    stage: Stage,
+    located: &Located,
+    wanted: &Wanted,
+    context: &Context,
+) -> Result<Written, Failure> {
+    let folder = Path::new("the data directory");
+    let shared = Arc::new(Mutex::new(Some(stage)));
+    let writer = Arc::clone(&shared);
+    let sink: Sink =
+        Box::new(move |bytes| match &mut *writer.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(stage) => stage.write(bytes).map_err(failed(folder)),
+            None => Err(Failure::Worker { attempt: "write the stage" }),
+        });
+    let plain =
+        verify::read_archive(located, &wanted.shard, &wanted.archive, sink, context).await?;
+    let seal = tokio::task::spawn_blocking(move || {
+        let stage = shared.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match stage {
+            Some(stage) => stage.seal().map_err(failed(folder)),
+            None => Err(Failure::Worker { attempt: "seal the stage" }),
+        }
+    });
+    let path = seal.await.map_err(|_| Failure::Worker { attempt: "seal the stage" })??;
+    Ok(Written { path, plain })
+}
+
+/// The page cache is asked to forget the file first, so that the disk itself is read.
+fn read_from_disk(path: &Path, expectations: &Expectations, bar: &Bar) -> Result<Plain, Failure> {
+    let local = |source: io::Error| Failure::Local {
+        attempt: format!("read {} back", path.display()),
+        source,
+    };
+    let mut file = File::open(path).map_err(local)?;
+    // Advice: where it is not taken, the cache is read.
+    let _ = fadvise(&file, 0, None, Advice::DontNeed);
+    let (mut digester, mut scanner) = (Digester::default(), Scanner::new(expectations));
+    let broken = |source| Failure::Scan { what: path.display().to_string(), source };
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let count = match file.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(local(error)),
+        };
+        digester.update(&chunk[..count]);
+        scanner.feed(&chunk[..count]).map_err(broken)?;
+        bar.add(count as u64);
+    }
+    let result = scanner.finish().map_err(broken)?;
+    Ok(Plain { digests: digester.finish(), scanned: Some(result) })
+}
+
+fn check(located: &Located, findings: &[String]) -> Result<(), Failure> {
+    if findings.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Corrupt { backup: located.backup.clone(), finding: findings.join("; ") })
+}

@@ -1,0 +1,213 @@
+//! What a server will start there, and whether the backup fits it. Everything is asked before anything is touched.
+
+use std::{ffi::OsString, fs};
+
+use crate::{
+    cli::{DatasetNames, Restore as Arguments, YesNo},
+    domain::{
+        compatibility::{self, ServerVersion, Target},
+        dataset::{AppendOnly, Dataset, Overrides, StartConfig},
+        manifest::{Archive, Manifest, ShardManifest},
+    },
+    edge::{
+        data_directory::Restore,
+        server_process::{self, Binary},
+    },
+    failure::Failure,
+    flow::{Context, load},
+};
+
+/// A restore that fits.
+pub(super) struct Wanted {
+    pub(super) restore: Restore,
+    pub(super) archive: Archive,
+    pub(super) shard: ShardManifest,
+    pub(super) server: ServerVersion,
+    pub(super) warnings: Vec<String>,
+}
+
+pub(super) async fn want(
+    arguments: &Arguments,
+    manifest: &Manifest,
+    context: &Context,
+) -> Result<Wanted, Failure> {
+    let shard = shard(arguments, manifest)?;
+    let (config, mut warnings) = start_config(&arguments.names)?;
+    let server = server(arguments, context).await?;
+    let source = load::server_version(&manifest.server)?;
+    let target = Target {
+        server,
+        version_check_relaxed: config.version_check_relaxed,
+        appendonly: config.names.appendonly,
+        databases: config.databases,
+        cluster_databases: config.cluster_databases,
+        modules: None,
+    };
+    compatibility::check(&shard.rdb, &source, &target).map_err(|reasons| {
+        let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        Failure::Incompatible(format!("{} does not fit: {}", manifest.backup, reasons.join("; ")))
+    })?;
+    if manifest.shards.len() > 1 {
+        warnings.push(
+            "nodes.conf is left as it is: it must name the slots of this shard, or be removed \
+             together with those of all other nodes"
+                .to_owned(),
+        );
+    }
+    let dataset = Dataset::new(config.names, server).map_err(|error| Failure::Usage {
+        finding: error.to_string(),
+        hint: "give the names as the server has them at its start".to_owned(),
+    })?;
+    let archive = shard.archives.first().cloned().ok_or_else(|| Failure::Corrupt {
+        backup: manifest.backup.clone(),
+        finding: format!("shard {} has no archive", shard.shard),
+    })?;
+    let restore = Restore {
+        backup: manifest.backup.clone(),
+        shard: shard.shard,
+        dataset,
+        bytes: shard.rdb.bytes(),
+    };
+    Ok(Wanted { restore, archive, shard: shard.clone(), server, warnings })
+}
+
+impl Wanted {
+    /// The plan in sentences.
+    pub(super) fn steps(&self) -> Vec<String> {
+        let Restore { backup: _, shard, dataset, bytes } = &self.restore;
+        let names = &dataset.names;
+        let mut steps = vec![
+            format!(
+                "read shard {shard} from the store and check its digests and every key ({bytes} bytes of RDB)"
+            ),
+            format!(
+                "write it beside the present dataset, read it back from disk, then replace {}",
+                names.dbfilename
+            ),
+        ];
+        match dataset.append_only {
+            AppendOnly::Folder => steps.push(format!(
+                "make it the base of {}/{}.manifest too, so that {} starts from it with appendonly yes and no",
+                names.appenddirname, names.appendfilename, self.server,
+            )),
+            AppendOnly::SingleFile => steps.push(format!(
+                "copy it to {}, from which {} starts with appendonly yes",
+                names.appendfilename, self.server,
+            )),
+            AppendOnly::None => {}
+        }
+        steps.push("keep the present dataset in .redis-backup until --finish or --undo".to_owned());
+        steps
+    }
+}
+
+fn shard<'a>(arguments: &Arguments, manifest: &'a Manifest) -> Result<&'a ShardManifest, Failure> {
+    let usage = |finding: String| {
+        Failure::Usage {
+        finding,
+        hint: "`redis-backup show` tells which shard holds which slots; compare with `myself` in nodes.conf".into(),
+    }
+    };
+    match (manifest.shards.as_slice(), arguments.shard) {
+        ([only], None) => Ok(only),
+        (shards, None) => Err(usage(format!(
+            "{} has {} shards: name one by --shard",
+            manifest.backup,
+            shards.len()
+        ))),
+        (shards, Some(number)) => shards.iter().find(|it| it.shard == number).ok_or_else(|| {
+            usage(format!("{} has shards 0 to {}, not {number}", manifest.backup, shards.len() - 1))
+        }),
+    }
+}
+
+/// Names are never guessed: a wrong one is a server that starts empty.
+fn start_config(names: &DatasetNames) -> Result<(StartConfig, Vec<String>), Failure> {
+    let DatasetNames {
+        redis_conf,
+        redis_defaults,
+        dbfilename,
+        appendonly,
+        appendfilename,
+        appenddirname,
+    } = names;
+    let all_told = dbfilename.is_some()
+        && appendonly.is_some()
+        && appendfilename.is_some()
+        && appenddirname.is_some();
+    let config = match redis_conf {
+        Some(path) => {
+            let text = fs::read_to_string(path).map_err(|source| Failure::Local {
+                attempt: format!("read {}", path.display()),
+                source,
+            })?;
+            StartConfig::parse(&text).map_err(|error| Failure::Usage {
+                finding: format!("{}: {error}", path.display()),
+                hint: "give the file with which the server starts".to_owned(),
+            })?
+        }
+        None if *redis_defaults || all_told => StartConfig::default(),
+        None => {
+            return Err(Failure::Usage {
+                finding: "how the server names its dataset is not told, and a wrong name is a server that starts empty".into(),
+                hint: "give --redis-conf FILE, or --redis-defaults, or all of --dbfilename, --appendonly, --appendfilename, --appenddirname".into(),
+            });
+        }
+    };
+    let mut warnings: Vec<String> = config
+        .includes
+        .iter()
+        .map(|include| {
+            format!(
+                "`include {include}` was not followed: check that it sets no name of the dataset"
+            )
+        })
+        .collect();
+    if !config.modules.is_empty() {
+        warnings.push(format!("modules are not looked into: {}", config.modules.join(", ")));
+    }
+    let overrides = Overrides {
+        dbfilename: dbfilename.clone(),
+        appendonly: appendonly.map(|appendonly| match appendonly {
+            YesNo::Yes => true,
+            YesNo::No => false,
+        }),
+        appendfilename: appendfilename.clone(),
+        appenddirname: appenddirname.clone(),
+        databases: None,
+    };
+    let config = config.with(overrides).map_err(|error| Failure::Usage {
+        finding: error.to_string(),
+        hint: "give the names as the server has them at its start".to_owned(),
+    })?;
+    Ok((config, warnings))
+}
+
+/// As told, or as the one server that is installed tells itself.
+async fn server(arguments: &Arguments, context: &Context) -> Result<ServerVersion, Failure> {
+    if let Some(text) = &arguments.server_version {
+        return text.parse().map_err(|error: compatibility::NotAServerVersion| Failure::Usage {
+            finding: format!("--server-version: {error}"),
+            hint: "such as 7.0.15 for Redis, valkey-8.1.1 for Valkey".to_owned(),
+        });
+    }
+    let path = OsString::from(context.environment()("PATH").unwrap_or_default());
+    let found = server_process::find(arguments.server_binary.as_deref(), &path)
+        .await
+        .map_err(Failure::Server)?;
+    match found.as_slice() {
+        [Binary { path: _, version }] => Ok(*version),
+        [] => Err(Failure::Usage {
+            finding: "which server will start there is not known: none is in PATH".to_owned(),
+            hint: "give --server-version, such as 7.0.15 or valkey-8.1.1".to_owned(),
+        }),
+        several => {
+            let known: Vec<String> =
+                several.iter().map(|binary| binary.path.display().to_string()).collect();
+            Err(Failure::Usage {
+                finding: format!("several servers are installed: {}", known.join(", ")),
+                hint: "choose by --server-binary or --server-version".to_owned(),
+            })
+        }
+    }
+}

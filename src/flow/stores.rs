@@ -1,0 +1,63 @@
+//! Settings of a store into an open store.
+
+use std::sync::Arc;
+
+use super::Context;
+use crate::{
+    edge::store::{self, Directory, S3, S3Settings, Store},
+    failure::Failure,
+    settings::{self, Checksums, ServerSideEncryption, StoreKind},
+};
+
+/// An open store and what people call it.
+#[derive(Clone, Debug)]
+pub(super) struct Opened {
+    pub(super) name: String,
+    pub(super) store: Arc<dyn Store>,
+}
+
+pub(super) async fn open(store: &settings::Store, context: &Context) -> Result<Opened, Failure> {
+    let failed = |source| Failure::OpenStore { store: store.name.clone(), source };
+    let opened: Arc<dyn Store> = match &store.kind {
+        StoreKind::Directory(path) => Arc::new(Directory::new(path)),
+        StoreKind::S3(s3) => {
+            let connect = S3::connect(s3_settings(s3, context.chance()));
+            // The SDK's credential chain is a large future, and every verb would carry it.
+            Arc::new(Box::pin(connect).await.map_err(failed)?)
+        }
+    };
+    Ok(Opened { name: store.name.clone(), store: opened })
+}
+
+fn s3_settings(config: &settings::S3, run: u64) -> S3Settings {
+    let settings::S3 {
+        bucket,
+        prefix,
+        region,
+        endpoint,
+        force_path_style,
+        ca_file,
+        storage_class,
+        server_side_encryption,
+        checksums,
+    } = config.clone();
+    S3Settings {
+        prefix,
+        region,
+        // Servers of one's own rarely have a name for each bucket.
+        force_path_style: force_path_style.unwrap_or(endpoint.is_some()),
+        endpoint,
+        ca_file,
+        storage_class,
+        encryption: server_side_encryption.map(|encryption| match encryption {
+            ServerSideEncryption::SseS3 {} => store::Encryption::SseS3,
+            ServerSideEncryption::SseKms { key_id } => store::Encryption::SseKms { key_id },
+        }),
+        checksums: match checksums {
+            Checksums::WhenSupported => store::Checksums::WhenSupported,
+            Checksums::WhenRequired => store::Checksums::WhenRequired,
+        },
+        run: format!("{run:016x}"),
+        ..S3Settings::new(bucket)
+    }
+}

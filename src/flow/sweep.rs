@@ -1,0 +1,93 @@
+//! What failed and killed runs left in a store is found and removed. Never touches what a manifest names.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use jiff::SignedDuration;
+
+use super::{Context, stores::Opened};
+use crate::{
+    domain::{
+        catalog,
+        identity::{BackupId, SourceName},
+    },
+    edge::store,
+    failure::chain,
+};
+
+/// Long after the last moment at which a backup may still be committed.
+const LEFT_OVER_AFTER: SignedDuration = SignedDuration::from_hours(48);
+
+/// How long a failed run cleans up behind itself; a later sweep does the rest.
+pub(super) const CLEAN_UP_LIMIT: Duration = Duration::from_secs(20);
+
+/// Removes everything of a backup that was never committed.
+pub(super) async fn discard(opened: &Opened, source: &SourceName, backup: &BackupId) {
+    remove_below(opened, &catalog::archives_prefix(source, backup)).await;
+}
+
+/// Removes one shard's part, so that it can be captured again.
+pub(super) async fn discard_shard(
+    opened: &Opened,
+    source: &SourceName,
+    backup: &BackupId,
+    shard: u32,
+) {
+    remove_below(opened, &catalog::shard_prefix(source, backup, shard)).await;
+}
+
+async fn remove_below(opened: &Opened, prefix: &str) {
+    let removal = async {
+        for unfinished in opened.store.unfinished(prefix).await? {
+            opened.store.forget(&unfinished).await?;
+        }
+        for listed in opened.store.list(prefix).await? {
+            opened.store.delete(&listed.key).await?;
+        }
+        Ok::<_, store::Error>(())
+    };
+    match tokio::time::timeout(CLEAN_UP_LIMIT, removal).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!("leftovers stay for a later sweep: {}", chain(&error)),
+        Err(_) => tracing::warn!("leftovers stay for a later sweep: the store is slow"),
+    }
+}
+
+/// Removes what lies there for two days without a manifest. A failure to do so is only logged: the
+/// backup that was just committed is one all the same.
+pub(super) async fn sweep(opened: &Opened, source: &SourceName, context: &Context) {
+    match try_sweep(opened, source, context).await {
+        Ok(0) => {}
+        Ok(count) => tracing::info!("swept {count} leftovers of runs that never ended"),
+        Err(error) => tracing::warn!("leftovers were not swept: {}", chain(&error)),
+    }
+}
+
+async fn try_sweep(
+    opened: &Opened,
+    source: &SourceName,
+    context: &Context,
+) -> Result<usize, store::Error> {
+    // By the store's clock, as its times are.
+    let before = opened.store.clock().await? - LEFT_OVER_AFTER;
+    let mut swept = 0;
+    for unfinished in opened.store.unfinished(&format!("{source}/")).await? {
+        if unfinished.begun < before {
+            opened.store.forget(&unfinished).await?;
+            swept += 1;
+        }
+    }
+    let archives = opened.store.list(&catalog::all_archives_prefix(source)).await?;
+    // Read after the archives: a backup committed meanwhile is protected.
+    let manifests = opened.store.list(&catalog::manifests_prefix(source)).await?;
+    let committed: BTreeSet<BackupId> =
+        manifests.iter().filter_map(|listed| catalog::backup_of_manifest(&listed.key)).collect();
+    for listed in archives {
+        let Some(backup) = catalog::backup_of_archive(source, &listed.key) else { continue };
+        let old = listed.modified < before && backup.begun() < context.now() - LEFT_OVER_AFTER;
+        if old && !committed.contains(&backup) {
+            opened.store.delete(&listed.key).await?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}

@@ -1,0 +1,203 @@
+//! One shard's bytes on their way: socket, scan and digest, codec, spool, store. All of it or nothing.
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::mpsc;
+
+use super::{
+    Budget, OBJECT_BYTES_MAX,
+    upload::{Destination, upload},
+};
+use crate::{
+    domain::{
+        archive::{self, Codec, Encoder},
+        catalog::Key,
+        digest::{Digester, Digests},
+        manifest::Object,
+        rdb::{self, Expectations, Scanned, Scanner},
+        source::NodeAddress,
+    },
+    edge::{redis_node::Snapshot, spool, store::Store},
+    failure::Failure,
+    report::Bar,
+};
+
+/// Bytes read from the socket at once; small enough for the processor's cache to hold it from the
+/// scan to the codec.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Chunks between socket and scan. They go round and round, so no memory is ever given back.
+const CHUNKS: usize = 8;
+
+/// How the bytes of a capture are treated.
+#[derive(Clone, Copy)]
+pub(crate) struct Pipeline<'a> {
+    pub(crate) expectations: &'a Expectations,
+    pub(crate) codec: Codec,
+    pub(crate) level: i32,
+    pub(crate) spool: &'a spool::Limits,
+    pub(crate) store: &'a dyn Store,
+    pub(crate) budget: &'a Budget,
+    pub(crate) key_of: &'a (dyn Fn(u32) -> Result<Key, Failure> + Sync),
+}
+
+/// A captured, scanned and stored RDB.
+#[derive(Debug)]
+pub(crate) struct Captured {
+    pub(crate) scanned: Scanned,
+    pub(crate) plain: Digests,
+    pub(crate) objects: Vec<Object>,
+}
+
+/// Runs the pipeline until the framing has proven the end of the RDB and the store has all of it.
+pub(crate) async fn capture(
+    shard: u32,
+    node: &NodeAddress,
+    mut snapshot: Snapshot,
+    pipeline: Pipeline<'_>,
+    bar: &Bar,
+) -> Result<Captured, Failure> {
+    let Pipeline { expectations, codec, level, spool, store, budget, key_of } = pipeline;
+    let (filled, mut to_encode) = mpsc::channel::<BytesMut>(CHUNKS);
+    let (emptied, mut to_fill) = mpsc::channel::<BytesMut>(CHUNKS);
+    for _ in 0..CHUNKS {
+        let _ = emptied.try_send(BytesMut::with_capacity(CHUNK_BYTES));
+    }
+    let (spool_writer, spool_reader) = spool::open(spool.clone());
+    let (digests_sender, digests) = mpsc::channel(1);
+    let mut encoding = Encoding {
+        scanner: Scanner::new(expectations),
+        plain: Digester::default(),
+        encoder: Encoder::new(codec, level).map_err(|source| Failure::Archive {
+            attempt: "begin an archive".to_owned(),
+            source,
+        })?,
+        stored: Stored {
+            spool: spool_writer,
+            digester: Digester::default(),
+            digests: digests_sender,
+        },
+    };
+
+    let read = async {
+        // The other side hangs up only after a failure of its own, which then ends all of this.
+        while let Some(mut chunk) = to_fill.recv().await {
+            chunk.clear();
+            let count = snapshot.read(&mut chunk).await.map_err(|source| Failure::Capture {
+                shard,
+                node: node.clone(),
+                source,
+            })?;
+            if count == 0 {
+                drop(filled);
+                return Ok(());
+            }
+            if filled.send(chunk).await.is_err() {
+                break;
+            }
+        }
+        std::future::pending().await
+    };
+    let encode = async {
+        let encoded = tokio::task::spawn_blocking(move || {
+            while let Some(chunk) = to_encode.blocking_recv() {
+                encoding.feed(&chunk)?;
+                let _ = emptied.blocking_send(chunk);
+            }
+            encoding.finish()
+        });
+        encoded
+            .await
+            .map_err(|_| Failure::Worker { attempt: "scan and encode a capture" })?
+            .map_err(|error| error.into_failure(shard, node))
+    };
+    let store = upload(Destination { store, key_of, budget }, spool_reader, digests, bar);
+    let ((), (scanned, plain), objects) = tokio::try_join!(read, encode, store)?;
+    Ok(Captured { scanned, plain, objects })
+}
+
+/// The processor's part of the pipeline.
+struct Encoding {
+    scanner: Scanner,
+    plain: Digester,
+    encoder: Encoder,
+    stored: Stored,
+}
+
+enum Error {
+    Scan(rdb::Error),
+    Encode(archive::Error),
+    Spool(spool::Error),
+    Uploader,
+}
+
+impl Error {
+    fn into_failure(self, shard: u32, node: &NodeAddress) -> Failure {
+        match self {
+            Self::Scan(source) => Failure::CapturedRdb { shard, node: node.clone(), source },
+            Self::Encode(source) => {
+                Failure::Archive { attempt: format!("encode shard {shard}"), source }
+            }
+            Self::Spool(source) => Failure::Spool(source),
+            Self::Uploader => Failure::Worker { attempt: "upload a capture" },
+        }
+    }
+}
+
+impl Encoding {
+    fn feed(&mut self, chunk: &[u8]) -> Result<(), Error> {
+        let Self { scanner, plain, encoder, stored } = self;
+        scanner.feed(chunk).map_err(Error::Scan)?;
+        plain.update(chunk);
+        let mut bytes = Vec::new();
+        encoder.feed(chunk, &mut bytes).map_err(Error::Encode)?;
+        stored.push(bytes.into())
+    }
+
+    fn finish(self) -> Result<(Scanned, Digests), Error> {
+        let Self { scanner, plain, encoder, mut stored } = self;
+        let scanned = scanner.finish().map_err(Error::Scan)?;
+        let mut bytes = Vec::new();
+        encoder.finish(&mut bytes).map_err(Error::Encode)?;
+        stored.push(bytes.into())?;
+        stored.finish()?;
+        Ok((scanned, plain.finish()))
+    }
+}
+
+/// Encoded bytes into the spool, cut into objects, each with its digests.
+struct Stored {
+    spool: spool::Writer,
+    digester: Digester,
+    digests: mpsc::Sender<Digests>,
+}
+
+impl Stored {
+    fn push(&mut self, mut bytes: Bytes) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let room = OBJECT_BYTES_MAX - self.digester.bytes();
+            let length = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+            let piece = bytes.split_to(length);
+            self.digester.update(&piece);
+            self.spool.push(piece).map_err(Error::Spool)?;
+            if self.digester.bytes() == OBJECT_BYTES_MAX {
+                self.end_object()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_object(&mut self) -> Result<(), Error> {
+        let digests = std::mem::take(&mut self.digester).finish();
+        self.digests.blocking_send(digests).map_err(|_| Error::Uploader)
+    }
+
+    fn finish(mut self) -> Result<(), Error> {
+        // An encoder's end is never empty, so the last object is not either.
+        let digests = std::mem::take(&mut self.digester).finish();
+        self.spool.finish();
+        if digests.bytes > 0 {
+            self.digests.blocking_send(digests).map_err(|_| Error::Uploader)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,239 @@
+//! An archive from a store back to plain bytes, every digest on the way compared.
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::{
+    domain::{
+        archive::{self, Decoder},
+        digest::{Digester, Digests},
+        identity::BackupId,
+        manifest::{Archive, Object},
+        rdb::{self, Expectations, Scanned, Scanner},
+    },
+    edge::store::{self, Store},
+    failure::Failure,
+    report::Bar,
+};
+
+/// Downloads and plain pieces that may wait for the next stage.
+const WAITING_MAX: usize = 4;
+
+/// Plain bytes are handed on in pieces of about this size.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Where plain bytes go. Called on a thread that may block.
+pub(crate) type Sink = Box<dyn FnMut(&[u8]) -> Result<(), Failure> + Send>;
+
+/// What came out of an archive.
+#[derive(Debug)]
+pub(crate) struct Plain {
+    pub(crate) digests: Digests,
+    /// When a scan was asked for.
+    pub(crate) scanned: Option<Scanned>,
+}
+
+/// Reads all objects of `archive`. The stored digests must match, the codec must end where the
+/// archive does, and the RDB must be sound when `scan` asks for it.
+pub(crate) async fn read_back(
+    store: &dyn Store,
+    backup: &BackupId,
+    archive: &Archive,
+    scan: Option<Expectations>,
+    sink: Sink,
+    bar: &Bar,
+) -> Result<Plain, Failure> {
+    let (stored_sender, stored) = mpsc::channel(WAITING_MAX);
+    let (plain_sender, plain) = mpsc::channel(WAITING_MAX);
+    let decoding = Decoding::new(archive, plain_sender).map_err(|source| Failure::Archive {
+        attempt: format!("decode {} of {backup}", archive.name),
+        source,
+    })?;
+
+    let download = download(store, archive, stored_sender, bar);
+    let decode = stage(backup, archive, move || decoding.run(stored));
+    let consume = stage(backup, archive, move || consume(plain, scan.as_ref(), sink));
+    let ((), (), plain) = tokio::try_join!(download, decode, consume)?;
+    Ok(plain)
+}
+
+/// Runs a stage on a thread of its own. One that ended because its neighbour did never answers:
+/// the neighbour says why.
+async fn stage<T: Send + 'static>(
+    backup: &BackupId,
+    archive: &Archive,
+    run: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Failure> {
+    let ended = tokio::task::spawn_blocking(run)
+        .await
+        .map_err(|_| Failure::Worker { attempt: "read an archive back" })?;
+    match ended {
+        Ok(result) => Ok(result),
+        Err(error) => match error.into_failure(backup, archive) {
+            Some(failure) => Err(failure),
+            None => std::future::pending().await,
+        },
+    }
+}
+
+/// One step of an archive on its way to the decoder.
+enum Piece {
+    Bytes(Bytes),
+    EndOfObject,
+}
+
+async fn download(
+    store: &dyn Store,
+    archive: &Archive,
+    stored: mpsc::Sender<Piece>,
+    bar: &Bar,
+) -> Result<(), Failure> {
+    for object in &archive.objects {
+        let failed = |source: store::Error| Failure::Store {
+            attempt: format!("read {}", object.key),
+            source,
+        };
+        let mut download =
+            store.download(&object.key, object.version_id.as_deref()).await.map_err(failed)?;
+        while let Some(bytes) = download.next().await.map_err(failed)? {
+            bar.add(bytes.len() as u64);
+            if stored.send(Piece::Bytes(bytes)).await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+        if stored.send(Piece::EndOfObject).await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+    Ok(())
+}
+
+enum Error {
+    Object {
+        object: Box<Object>,
+        finding: String,
+    },
+    Decode(archive::Error),
+    Scan(rdb::Error),
+    Sink(Failure),
+    /// The stage before or behind this one hung up, and says why itself.
+    Neighbour,
+}
+
+impl From<archive::Error> for Error {
+    fn from(error: archive::Error) -> Self {
+        Self::Decode(error)
+    }
+}
+
+impl Error {
+    fn into_failure(self, backup: &BackupId, archive: &Archive) -> Option<Failure> {
+        Some(match self {
+            Self::Object { object, finding } => Failure::Corrupt {
+                backup: backup.clone(),
+                finding: format!("{} {finding}", object.key),
+            },
+            Self::Decode(source) => {
+                Failure::Archive { attempt: format!("decode {} of {backup}", archive.name), source }
+            }
+            Self::Scan(source) => {
+                Failure::Scan { what: format!("{} of {backup}", archive.name), source }
+            }
+            Self::Sink(failure) => failure,
+            Self::Neighbour => return None,
+        })
+    }
+}
+
+/// The first processor's part: stored digests and codec.
+struct Decoding {
+    objects: Vec<Object>,
+    decoder: Decoder,
+    plain: mpsc::Sender<Vec<u8>>,
+    piece: Vec<u8>,
+}
+
+impl Decoding {
+    fn new(archive: &Archive, plain: mpsc::Sender<Vec<u8>>) -> Result<Self, archive::Error> {
+        Ok(Self {
+            objects: archive.objects.clone(),
+            decoder: Decoder::new(archive.codec)?,
+            plain,
+            piece: Vec::with_capacity(PIECE_BYTES),
+        })
+    }
+
+    fn run(mut self, mut stored: mpsc::Receiver<Piece>) -> Result<(), Error> {
+        for object in std::mem::take(&mut self.objects) {
+            let mut digester = Digester::default();
+            loop {
+                match stored.blocking_recv() {
+                    Some(Piece::Bytes(bytes)) => {
+                        digester.update(&bytes);
+                        if digester.bytes() > object.bytes {
+                            let finding = format!("is longer than its {} bytes", object.bytes);
+                            return Err(Error::Object { object: Box::new(object), finding });
+                        }
+                        self.decode(&bytes)?;
+                    }
+                    Some(Piece::EndOfObject) => break,
+                    None => return Err(Error::Neighbour),
+                }
+            }
+            compare(object, digester.finish())?;
+        }
+        self.flush()?;
+        self.decoder.finish()?;
+        Ok(())
+    }
+
+    fn decode(&mut self, stored: &[u8]) -> Result<(), Error> {
+        let Self { objects: _, decoder, plain, piece } = self;
+        decoder.feed(stored, |bytes| {
+            if piece.len() + bytes.len() > PIECE_BYTES {
+                hand_on(plain, piece)?;
+            }
+            piece.extend_from_slice(bytes);
+            Ok::<_, Error>(())
+        })
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        hand_on(&self.plain, &mut self.piece)
+    }
+}
+
+fn hand_on(plain: &mpsc::Sender<Vec<u8>>, piece: &mut Vec<u8>) -> Result<(), Error> {
+    let full = std::mem::replace(piece, Vec::with_capacity(PIECE_BYTES));
+    plain.blocking_send(full).map_err(|_| Error::Neighbour)
+}
+
+fn compare(object: Object, found: Digests) -> Result<(), Error> {
+    let finding = if found.bytes != object.bytes {
+        format!("has {} bytes, not the {} of the manifest", found.bytes, object.bytes)
+    } else if found.sha256 != object.sha256 {
+        format!("has SHA-256 {}, not {} as in the manifest", found.sha256, object.sha256)
+    } else {
+        return Ok(());
+    };
+    Err(Error::Object { object: Box::new(object), finding })
+}
+
+/// The second processor's part: plain digest, scan and sink.
+fn consume(
+    mut plain: mpsc::Receiver<Vec<u8>>,
+    scan: Option<&Expectations>,
+    mut sink: Sink,
+) -> Result<Plain, Error> {
+    let mut digester = Digester::default();
+    let mut scanner = scan.map(Scanner::new);
+    while let Some(piece) = plain.blocking_recv() {
+        digester.update(&piece);
+        if let Some(scanner) = &mut scanner {
+            scanner.feed(&piece).map_err(Error::Scan)?;
+        }
+        sink(&piece).map_err(Error::Sink)?;
+    }
+    let result = scanner.map(Scanner::finish).transpose().map_err(Error::Scan)?;
+    Ok(Plain { digests: digester.finish(), scanned: result })
+}

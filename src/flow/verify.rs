@@ -1,0 +1,262 @@
+//! `verify`: by the store's word, by reading back, or by loading. What was found is noted beside the backup.
+
+use futures_util::{StreamExt as _, stream};
+
+use super::{
+    Context,
+    catalog::{self, Located},
+    load,
+    transfer::{Plain, read_back},
+};
+use crate::{
+    cli::{Verify, VerifyLevel},
+    domain::{
+        installation::{self, ReadInstallation},
+        manifest::{Archive, Manifest, Object, Server, ShardManifest},
+        rdb::{Content, Expectations, Scanned},
+        record::{Event, Level, Verification},
+    },
+    edge::store::{self, Store},
+    failure::{Exit, Failure, chain},
+    report::{Outcome, VerifiedBackup, VerifyReport},
+    settings::Settings,
+};
+
+/// Objects asked for at the same time.
+const OBJECTS_AT_ONCE: usize = 8;
+
+/// What a level found; without findings the backup is proven at that level.
+#[derive(Debug, Default)]
+pub(super) struct Examined {
+    pub(super) evidence: Vec<String>,
+    pub(super) findings: Vec<String>,
+    pub(super) server: Option<Server>,
+}
+
+pub(super) async fn run(
+    arguments: &Verify,
+    settings: &Settings,
+    context: &Context,
+) -> Result<Outcome, Failure> {
+    let Verify { which, all, place, level, server_binary } = arguments;
+    let level = match level {
+        VerifyLevel::Stored => Level::Stored,
+        VerifyLevel::Content => Level::Content,
+        VerifyLevel::Load => Level::Load,
+    };
+    let located = if *all {
+        let mut located = Vec::new();
+        for (opened, source) in catalog::places(place, None, settings, context).await? {
+            for backup in catalog::backups(&opened, &source).await? {
+                located.push(Located { opened: opened.clone(), source: source.clone(), backup });
+            }
+        }
+        located
+    } else {
+        vec![context.unless_ended(catalog::locate(which, place, settings, context)).await?]
+    };
+    let mut report =
+        VerifyReport { kind: "verify", version: 1, level: level.to_string(), backups: Vec::new() };
+    for located in &located {
+        let binary = server_binary.clone().or_else(|| settings.server_binary(&located.source));
+        let binary = binary.as_deref();
+        let verified = verify_one(located, level, binary, context);
+        report.backups.push(context.unless_ended(verified).await?);
+    }
+    let proven = report.backups.iter().all(|backup| backup.proven);
+    let exit = if proven { Exit::Done } else { Exit::Corrupt };
+    Ok(Outcome { report: Box::new(report), exit })
+}
+
+async fn verify_one(
+    located: &Located,
+    level: Level,
+    server_binary: Option<&std::path::Path>,
+    context: &Context,
+) -> Result<VerifiedBackup, Failure> {
+    let Examined { evidence, findings, server } = match catalog::read_manifest(located).await {
+        Ok(manifest) => match level {
+            Level::Stored => stored(&*located.opened.store, &manifest).await?,
+            Level::Content => content(located, &manifest, context).await?,
+            Level::Load => load::run(located, &manifest, server_binary, context).await?,
+        },
+        Err(failure) => Examined { findings: vec![finding_of(failure)?], ..Examined::default() },
+    };
+    let event = Event::Verified(Verification { level, server, findings: findings.clone() });
+    if let Err(failure) = catalog::note(located, event, context).await {
+        // Whoever verifies may have no right to write; the proof is a proof all the same.
+        tracing::warn!("the result was not noted beside the backup: {}", chain(&failure));
+    }
+    let Located { opened, source, backup } = located.clone();
+    let proven = findings.is_empty();
+    Ok(VerifiedBackup { store: opened.name, source, backup, proven, evidence, findings })
+}
+
+/// Sizes and checksums as the store tells them.
+pub(super) async fn stored(store: &dyn Store, manifest: &Manifest) -> Result<Examined, Failure> {
+    let objects: Vec<&Object> = manifest.archives().flat_map(|archive| &archive.objects).collect();
+    let mut looks = stream::iter(&objects)
+        .map(|object| async {
+            (*object, store.attributes(&object.key, object.version_id.as_deref()).await)
+        })
+        .buffered(OBJECTS_AT_ONCE);
+    let (mut findings, mut sizes_only) = (Vec::new(), 0);
+    while let Some((object, attributes)) = looks.next().await {
+        match attributes {
+            Ok(found) => {
+                findings.extend(object.difference(found.bytes, found.crc64nvme));
+                sizes_only += usize::from(found.crc64nvme.is_none());
+            }
+            Err(store::Error::NotFound { .. }) => findings.push(format!("{} is gone", object.key)),
+            Err(source) => {
+                return Err(Failure::Store { attempt: format!("look at {}", object.key), source });
+            }
+        }
+    }
+    let compared = if sizes_only == 0 {
+        "size and CRC-64/NVME".to_owned()
+    } else {
+        format!(
+            "size only for {sizes_only}, as the store keeps no checksums; `--level content` reads them"
+        )
+    };
+    let evidence = vec![format!("{} objects compared with the store: {compared}", objects.len())];
+    Ok(Examined { evidence, findings, server: None })
+}
+
+/// Every byte read back: stored and plain digests, codec, RDB, facts.
+async fn content(
+    located: &Located,
+    manifest: &Manifest,
+    context: &Context,
+) -> Result<Examined, Failure> {
+    let mut result = Examined::default();
+    let installation = match read_installation(located, manifest, context).await {
+        Ok(installation) => installation,
+        Err(failure) => {
+            result.findings.push(finding_of(failure)?);
+            return Ok(result);
+        }
+    };
+    for shard in &manifest.shards {
+        for archive in &shard.archives {
+            let discard: super::transfer::Sink = Box::new(|_| Ok(()));
+            match read_archive(located, shard, archive, discard, context).await {
+                Ok(plain) => {
+                    result.findings.extend(compare(&installation, shard, archive, &plain));
+                    result.evidence.push(format!(
+                        "shard {} {}: {} bytes read back, digests and RDB sound",
+                        shard.shard, archive.name, plain.digests.bytes
+                    ));
+                }
+                Err(failure) => result.findings.push(finding_of(failure)?),
+            }
+        }
+    }
+    Ok(result)
+}
+
+/// One archive of a shard through every check, its plain bytes into `sink`.
+pub(super) async fn read_archive(
+    located: &Located,
+    shard: &ShardManifest,
+    archive: &Archive,
+    sink: super::transfer::Sink,
+    context: &Context,
+) -> Result<Plain, Failure> {
+    let name = format!("shard {} {}", shard.shard, archive.name);
+    let bar = context.progress.bar(name, Some(archive.stored_bytes()));
+    let expectations = Expectations { slots: shard.slots.clone(), biggest_keys_max: 0 };
+    let store = &*located.opened.store;
+    let plain = read_back(store, &located.backup, archive, Some(expectations), sink, &bar).await;
+    bar.finish();
+    plain
+}
+
+/// Differences between what was captured and what was read back.
+pub(super) fn compare(
+    installation: &ReadInstallation,
+    shard: &ShardManifest,
+    archive: &Archive,
+    plain: &Plain,
+) -> Vec<String> {
+    let mut findings = Vec::new();
+    match installation.plain(shard.shard, &archive.name) {
+        Some(expected) => findings.extend(expected.difference(&plain.digests)),
+        None => findings.push(format!(
+            "installation.json does not tell the digest of shard {} {}",
+            shard.shard, archive.name
+        )),
+    }
+    if let Some(Scanned { content, private: _ }) = &plain.scanned
+        && !same_content(content, &shard.rdb)
+    {
+        findings.push(format!(
+            "the facts of shard {} are not those of the manifest: {} keys, not {}",
+            shard.shard,
+            keys_text(content),
+            keys_text(&shard.rdb),
+        ));
+    }
+    findings
+}
+
+/// A newer program reads what an older one could not; that is no difference.
+fn same_content(found: &Content, expected: &Content) -> bool {
+    match (found, expected) {
+        (Content::Read(_), Content::Unread(_)) => found.bytes() == expected.bytes(),
+        (Content::Read(_) | Content::Unread(_), _) => found == expected,
+    }
+}
+
+fn keys_text(content: &Content) -> String {
+    match content {
+        Content::Read(facts) => facts.keys().to_string(),
+        Content::Unread(_) => "unread".to_owned(),
+    }
+}
+
+pub(super) async fn read_installation(
+    located: &Located,
+    manifest: &Manifest,
+    context: &Context,
+) -> Result<ReadInstallation, Failure> {
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    let Located { opened, source: _, backup } = located;
+    let text: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let (shared, owner) = (Arc::clone(&text), backup.clone());
+    let sink: super::transfer::Sink = Box::new(move |bytes| {
+        let mut text = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        text.extend_from_slice(bytes);
+        if text.len() as u64 > installation::BYTES_MAX {
+            let finding = "installation.json is larger than any installation's".to_owned();
+            return Err(Failure::Corrupt { backup: owner.clone(), finding });
+        }
+        Ok(())
+    });
+    let bar = context.progress.bar("installation", Some(manifest.installation.stored_bytes()));
+    let read = read_back(&*opened.store, backup, &manifest.installation, None, sink, &bar).await;
+    bar.finish();
+    read?;
+    let text = std::mem::take(&mut *text.lock().unwrap_or_else(PoisonError::into_inner));
+    let installation: ReadInstallation =
+        serde_json::from_slice(&text).map_err(|error| Failure::Manifest {
+            attempt: format!("read installation.json of {backup}"),
+            source: crate::domain::manifest::Error::Decode(error),
+        })?;
+    if installation.backup != *backup {
+        let finding = format!("its installation.json is that of {}", installation.backup);
+        return Err(Failure::Corrupt { backup: backup.clone(), finding });
+    }
+    Ok(installation)
+}
+
+/// What is wrong with the backup becomes a finding; what is wrong with the way to it stays a failure.
+pub(super) fn finding_of(failure: Failure) -> Result<String, Failure> {
+    let missing = matches!(
+        &failure,
+        Failure::Store { source: store::Error::NotFound { .. } | store::Error::Corrupt { .. }, .. }
+    );
+    if missing || failure.exit() == Exit::Corrupt { Ok(chain(&failure)) } else { Err(failure) }
+}

@@ -1,0 +1,72 @@
+//! Where the log goes: standard error, between the progress bars. Never says what is reported on standard output.
+
+use std::io::{self, Write};
+
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+
+use crate::{
+    cli::{Global, LogForm},
+    report::Progress,
+};
+
+/// The crates that the log is about; others speak only when they warn.
+const OWN: &str = "redis_backup";
+
+/// Installs the log of the process. `RUST_LOG` has the last word.
+pub fn install(global: &Global, progress: &Progress, rust_log: Option<&str>) {
+    let level = match (global.verbose, progress.is_terminal()) {
+        // On a terminal the bars and the report tell what happens.
+        (0, true) => "warn",
+        (0, false) | (1, _) => "info",
+        (2.., _) => "debug",
+    };
+    let filter = rust_log
+        .and_then(|text| EnvFilter::try_new(text).ok())
+        .unwrap_or_else(|| EnvFilter::new(format!("warn,{OWN}={level}")));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_writer(BetweenBars(progress.clone()));
+    // A second installation can only happen in a test that runs twice; the first one stays.
+    let _ = match global.log {
+        LogForm::Text => log.with_ansi(progress.is_terminal()).try_init(),
+        LogForm::Json => log.json().try_init(),
+    };
+}
+
+#[derive(Clone, Debug)]
+struct BetweenBars(Progress);
+
+impl<'a> MakeWriter<'a> for BetweenBars {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line { progress: self.0.clone(), text: Vec::new() }
+    }
+}
+
+/// One event, written at once so that no bar is drawn through it.
+#[derive(Debug)]
+struct Line {
+    progress: Progress,
+    text: Vec<u8>,
+}
+
+impl Write for Line {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Self { progress, text } = self;
+        // A log that cannot be written has nowhere to say so.
+        let _ = progress.suspend(|| io::stderr().write_all(text));
+    }
+}
