@@ -16,6 +16,7 @@ mod rdb_encoder;
 mod rdb_properties;
 mod rdb_servers;
 mod redis_node;
+mod architecture;
 #[expect(dead_code, reason = "the fixtures come before the tests that need all of them")]
 mod servers;
 mod store_contract;

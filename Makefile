@@ -1,0 +1,20 @@
+# What can be done here; `make` alone lists it. Needed: Rust, Go, python3 with pip, and apt on a Debian machine.
+.DEFAULT_GOAL := help
+.PHONY: help build servers test lint
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+build: ## the program, optimised: target/release/redis-backup
+	cargo build --release --locked
+
+servers: ## fetch the servers that tests talk to: Redis, Valkey, S3. Installs nothing; see tests/servers/fetch
+	tests/servers/fetch
+
+test: servers ## unit and integration tests, on those servers
+	cargo test --locked
+
+lint: ## format, clippy with its warnings as errors, and dependencies where cargo-deny is installed
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- --deny warnings
+	@if [ -e deny.toml ] && cargo deny --version >/dev/null 2>&1; then cargo deny --locked check licenses bans sources; fi
