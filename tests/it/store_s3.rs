@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     servers::s3::{ACCESS_KEY, S3Server, SECRET_KEY},
-    store_contract::{Traits, contract, digests, get, key, noise, put, write_all},
+    store_contract::{Traits, contract, digests, forget_all, get, key, noise, put, write_all},
     tcp_proxy::{Fault, TcpProxy},
 };
 
@@ -281,10 +281,7 @@ async fn a_server_that_stops_in_mid_upload_leaves_nothing_but_a_leftover() {
     assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
     server.start_again();
     assert_eq!(store.list("").await.unwrap(), []);
-    for unfinished in store.unfinished("").await.unwrap() {
-        store.forget(&unfinished).await.unwrap();
-    }
-    assert_eq!(store.unfinished("").await.unwrap(), []);
+    forget_all(&store).await;
 
     server.freeze();
     let error = store.create(&object, Bytes::from_static(b"body")).await.unwrap_err();

@@ -3,7 +3,7 @@
 //! Each upload marks its object with a random token. A write that is refused because the object
 //! exists is a success if the object carries our token: the first reply was lost.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use aws_sdk_s3::{
@@ -13,7 +13,7 @@ use aws_sdk_s3::{
         ServerSideEncryption, StorageClass,
     },
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 
 use super::{
     Bucket, Encryption,
@@ -30,6 +30,7 @@ use crate::{
 
 /// Of one object; the process as a whole is bounded by the budget of the parts.
 const PARTS_AT_ONCE: usize = 3;
+const ABORT_WAIT_MAX: Duration = Duration::from_secs(10);
 const NUMBER_MAX: i32 = 10_000;
 const RUN: &str = "redis-backup-run";
 const TOKEN: &str = "redis-backup-write";
@@ -269,8 +270,12 @@ impl Upload for S3Upload {
     }
 
     async fn abort(mut self: Box<Self>) -> Result<(), Error> {
-        // A part that arrives after the abort would be kept, and paid for.
-        self.sending.shutdown().await;
+        // A server may keep a part that it was still taking in when the abort came, and have it paid
+        // for. So parts in flight may arrive first; what is too slow is left to the sweep.
+        let arrived = async { while self.sending.join_next().await.is_some() {} };
+        if timeout(ABORT_WAIT_MAX, arrived).await.is_err() {
+            self.sending.shutdown().await;
+        }
         match &self.upload_id {
             Some(id) => self.bucket.abort(&self.key, id).await,
             None => Ok(()),
