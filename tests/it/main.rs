@@ -17,6 +17,7 @@ mod rdb_properties;
 mod rdb_servers;
 mod redis_node;
 mod architecture;
+mod redis_topology;
 #[expect(dead_code, reason = "the fixtures come before the tests that need all of them")]
 mod servers;
 mod store_contract;
