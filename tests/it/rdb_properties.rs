@@ -422,6 +422,15 @@ fn keys_outside_the_declared_slots_are_counted() {
 }
 
 #[test]
+fn slots_count_in_every_database_where_a_cluster_has_several() {
+    let mut encoder = Encoder::valkey(80);
+    let bytes = encoder.select(1).value(0, b"bar", Form::Plain, 1).end(true);
+    let slots = vec![SlotRange { first: 0, last: 0 }];
+    let scanned = scan_for(&Expectations { slots, biggest_keys_max: 0 }, &bytes, 4).unwrap();
+    assert_eq!(facts(scanned).keys_outside_slots, 1);
+}
+
+#[test]
 fn the_largest_values_are_named_by_the_beginning_of_their_key() {
     let mut encoder = Encoder::redis(11);
     let long_key = "\u{e9}".repeat(100);
