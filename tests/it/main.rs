@@ -9,6 +9,7 @@
 )]
 #![expect(unreachable_pub, reason = "`pub` says what a module offers; a binary offers nothing")]
 
+mod architecture;
 mod crash;
 mod data_directory;
 mod load;
@@ -16,7 +17,6 @@ mod rdb_encoder;
 mod rdb_properties;
 mod rdb_servers;
 mod redis_node;
-mod architecture;
 mod redis_topology;
 #[expect(dead_code, reason = "the fixtures come before the tests that need all of them")]
 mod servers;
