@@ -94,10 +94,10 @@ mod tests {
         loop {
             let field = place.field();
             names.push_str(field.name());
-            match field {
-                Field::Many(_, fields) => place.enter(fields, 2),
-                _ if place.advance() => {}
-                _ => break,
+            if let Field::Many(_, fields) = field {
+                place.enter(fields, 2);
+            } else if !place.advance() {
+                break;
             }
         }
         assert_eq!(names, "abcdeecdeef");
