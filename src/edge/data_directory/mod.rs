@@ -111,7 +111,7 @@ pub struct Restore {
 pub struct DataDirectory {
     dir: PathBuf,
     acts: Acts,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// What an earlier restore left in the directory. Changes nothing and waits for no lock.
@@ -196,8 +196,18 @@ impl DataDirectory {
 
 const LOCK: &str = "lock";
 
-/// An exclusive flock, which the kernel drops with the process.
-fn lock(dir: &Path) -> Result<File, Error> {
+/// An exclusive flock, which the kernel drops with the process at the latest.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would not do: a child that was just forked holds the same open file.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+fn lock(dir: &Path) -> Result<Lock, Error> {
     let work = dir.join(WORK_FOLDER);
     let path = work.join(LOCK);
     let fail = |source| Error::Act { attempt: format!("lock {}", path.display()), source };
@@ -221,9 +231,10 @@ fn lock(dir: &Path) -> Result<File, Error> {
             }
             Err(error) => return Err(fail(error.into())),
         }
-        let held = file.metadata().map_err(fail)?;
+        let lock = Lock(file);
+        let held = lock.0.metadata().map_err(fail)?;
         match fs::metadata(&path) {
-            Ok(named) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => return Ok(file),
+            Ok(named) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => return Ok(lock),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(fail(error)),

@@ -81,7 +81,8 @@ pub fn look(dir: &Path) -> Result<Sight, Error> {
             Err(_) => false,
         };
         let is_bystander = own.contains(&process) || SHELLS.contains(&name.as_str());
-        if (works_here && !is_bystander) || holds_open(&entry.path(), &files) {
+        let uses = (works_here && !is_bystander) || holds_open(&entry.path(), &files);
+        if uses && !is_own_fork(process) {
             sight.servers.push(Process { id: process, name });
         }
     }
@@ -124,6 +125,14 @@ fn files_of(dir: &Path) -> Result<HashSet<FileId>, Error> {
 fn holds_open(process: &Path, files: &HashSet<FileId>) -> bool {
     let open = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
     open.filter_map(|entry| fs::metadata(entry.path()).ok()).any(|open| files.contains(&id(&open)))
+}
+
+/// A child of ours that has not yet become another program still holds all that we had open.
+fn is_own_fork(process: u32) -> bool {
+    let program =
+        |process: &str| fs::metadata(format!("/proc/{process}/exe")).ok().map(|exe| id(&exe));
+    parent_of(process) == Some(std::process::id())
+        && program(&process.to_string()) == program("self")
 }
 
 fn name_of(process: u32) -> String {
