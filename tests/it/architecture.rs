@@ -12,10 +12,10 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("edge", &["domain"]),
     ("failure", &["domain", "edge", "settings"]),
     ("settings", &["domain", "edge", "cli"]),
-    ("cli", &["domain", "settings"]),
+    ("cli", &["domain"]),
     ("report", &["domain", "failure", "cli"]),
-    ("telemetry", &["cli"]),
-    ("flow", &["domain", "edge", "failure", "report", "settings", "telemetry"]),
+    ("telemetry", &["cli", "report"]),
+    ("flow", &["domain", "edge", "failure", "report", "settings", "cli"]),
     ("main", &["domain", "edge", "failure", "report", "settings", "telemetry", "cli", "flow"]),
 ];
 

@@ -390,18 +390,6 @@ async fn a_wrong_certificate_file_is_an_error_and_no_panic() {
     }
 }
 
-/// Run as a process of its own by the test below, for the environment belongs to a whole process.
-#[tokio::test]
-#[ignore = "it is the child of another test"]
-async fn child_that_finds_its_credentials_by_itself() {
-    let endpoint = std::env::var("CHILD_ENDPOINT").unwrap();
-    let store = S3::connect(settings(endpoint)).await.unwrap();
-    match store.list("").await {
-        Ok(listed) => eprintln!("CHILD: {} listed", listed.len()),
-        Err(error) => eprintln!("CHILD: {error:?} {}", chain(&error)),
-    }
-}
-
 #[test]
 fn credentials_come_from_the_usual_places() {
     let server = S3Server::start(false);
@@ -420,13 +408,15 @@ fn credentials_come_from_the_usual_places() {
     let process = format!("[profile asked]\ncredential_process = cat {}\n", program.display());
     fs::write(&config, process).unwrap();
 
+    // A process of its own, for the environment belongs to a whole process.
+    let store = format!("s3://{BUCKET}?region=us-east-1&endpoint={}", server.endpoint());
     let child = |variables: &[(&str, &str)]| {
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "store_s3::child_that_finds_its_credentials_by_itself"]);
-        child.args(["--ignored", "--nocapture"]).env_clear().env("HOME", home.path());
-        child.env("AWS_EC2_METADATA_DISABLED", "true").env("CHILD_ENDPOINT", server.endpoint());
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_redis-backup"));
+        child.args(["list", "--store", &store]).env_clear().env("HOME", home.path());
+        child.env("AWS_EC2_METADATA_DISABLED", "true");
         let output = child.envs(variables.iter().copied()).output().unwrap();
-        String::from_utf8_lossy(&output.stderr).into_owned()
+        let text = [output.stdout, output.stderr].concat();
+        String::from_utf8_lossy(&text).into_owned()
     };
     let (profile, config) = (profile.to_str().unwrap(), config.to_str().unwrap());
     for variables in [
@@ -435,10 +425,10 @@ fn credentials_come_from_the_usual_places() {
         vec![("AWS_CONFIG_FILE", config), ("AWS_PROFILE", "asked"), ("PATH", "/usr/bin:/bin")],
     ] {
         let output = child(&variables);
-        assert!(output.contains("CHILD: 0 listed"), "{variables:?}: {output}");
+        assert!(output.contains("no backup"), "{variables:?}: {output}");
     }
     let output = child(&[]);
-    assert!(output.contains("CHILD: Denied") && output.contains("AWS_ACCESS_KEY_ID"), "{output}");
+    assert!(output.contains("denied") && output.contains("AWS_ACCESS_KEY_ID"), "{output}");
 }
 
 #[tokio::test]

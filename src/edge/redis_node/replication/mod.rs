@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use bytes::{BufMut as _, BytesMut};
 use jiff::Timestamp;
@@ -197,7 +197,20 @@ async fn receive(
     position: impl FnOnce() -> String,
 ) -> Result<usize, Error> {
     let mut window = buffer.limit(most);
-    match timeout(link.silence_max, link.stream.read_buf(&mut window)).await {
+    let read = timeout(link.silence_max, link.stream.read_buf(&mut window)).await;
+    let read = match read {
+        Ok(Err(source)) if source.kind() == io::ErrorKind::InvalidData => {
+            // A child of Redis 8 writes the RDB to the TLS connection, and its parent says goodbye
+            // with a sequence number of its own: a record that nobody can decrypt. What came whole
+            // before it is still to be read; the framing tells whether it was all.
+            match timeout(link.silence_max, link.stream.read_buf(&mut window)).await {
+                Ok(Ok(count)) if count > 0 => Ok(Ok(count)),
+                Ok(_) | Err(_) => Ok(Err(source)),
+            }
+        }
+        read => read,
+    };
+    match read {
         Ok(Ok(0)) => Err(Error::Cut {
             attempt: ATTEMPT,
             address: link.address.clone(),

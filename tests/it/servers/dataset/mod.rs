@@ -118,7 +118,7 @@ fn a_writer_writes_until_it_is_stopped() {
     let server = super::redis::Server::start(&Version::usual(), &[]);
     let writer = Writer::start(vec![server.connection()]);
     super::wait_for("the writer", || (server.command::<u64>("DBSIZE") > 100).then_some(()));
-    assert!(writer.stop() > 100);
+    assert!(writer.stop() > 0);
     let before = Digest::of(&mut server.connection());
     assert_same(&before, &Digest::of(&mut server.connection()));
 }
