@@ -120,24 +120,27 @@ fn a_path_is_told_from_a_part_of_a_path() {
 fn modules_are_found_in_every_form_of_a_path() {
     let text = "use crate::{\n    edge::{store, redis_node},\n    failure::Failure,\n};\n\
                 // crate::report\nlet a = crate::settings::load();\npub(crate) fn f() {}\n\
-                use redis_backup::{cli, flow};\n";
-    let named: Vec<(usize, String)> = modules_in(text);
-    let expected = [(1, "edge"), (1, "failure"), (6, "settings"), (8, "cli"), (8, "flow")];
+                use redis_backup::{cli, flow};\nuse super::super::report;\nuse super::cli;\n";
+    let named: Vec<(usize, String)> = modules_in(text, 2);
+    let expected =
+        [(1, "edge"), (1, "failure"), (6, "settings"), (8, "cli"), (8, "flow"), (9, "report")];
     assert_eq!(named, expected.map(|(line, name)| (line, name.to_owned())));
 }
 
 fn modules_named(path: &Path) -> Vec<(usize, String)> {
-    modules_in(&fs::read_to_string(path).unwrap())
+    let name = path.file_stem().unwrap().to_str().unwrap();
+    let depth = path.components().count() - 1 - usize::from(name == "mod");
+    modules_in(&fs::read_to_string(path).unwrap(), depth)
 }
 
-/// Line and first segment of every path from the root of the crate.
-fn modules_in(text: &str) -> Vec<(usize, String)> {
+/// Line and first segment of every path from the root of the crate, in the text of a module that lies `depth` below it.
+fn modules_in(text: &str, depth: usize) -> Vec<(usize, String)> {
     let mut named = Vec::new();
     let code: String = text.lines().fold(String::new(), |mut code, line| {
         writeln!(code, "{}", line.split("//").next().unwrap_or_default()).unwrap();
         code
     });
-    for root in ["crate::", "redis_backup::"] {
+    for root in ["crate::", "redis_backup::", &"super::".repeat(depth)] {
         for (at, _) in code.match_indices(root) {
             let line = code[..at].lines().count().max(1) + usize::from(code[..at].ends_with('\n'));
             let line = if at == 0 { 1 } else { line };
