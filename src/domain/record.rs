@@ -109,7 +109,6 @@ pub struct Run {
 #[serde(rename_all = "kebab-case")]
 pub enum RunKind {
     Backup,
-    Verify,
 }
 
 impl RunKind {
@@ -117,7 +116,6 @@ impl RunKind {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Backup => "backup",
-            Self::Verify => "verify",
         }
     }
 }

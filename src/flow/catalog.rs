@@ -151,6 +151,13 @@ pub(super) async fn read_manifest(located: &Located) -> Result<Manifest, Failure
     Ok(manifest)
 }
 
+/// For estimates only: none where none is there, or where it cannot be read.
+pub(super) async fn newest_manifest(opened: &Opened, source: &SourceName) -> Option<Manifest> {
+    let backup = backups(opened, source).await.ok()?.into_iter().next()?;
+    let located = Located { opened: opened.clone(), source: source.clone(), backup };
+    read_manifest(&located).await.ok()
+}
+
 /// None where nothing was ever backed up.
 pub(super) async fn origin(
     opened: &Opened,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 use serde::Serialize;
 
 use super::{show::write_facts, table::Table, text};
-use crate::domain::rdb::{Facts, Private, Unread};
+use crate::domain::rdb::{Checksum, Facts, Private, Unread};
 
 /// `valid`, `error` and `keys` stand at the top for scripts.
 #[derive(Clone, Debug, Serialize)]
@@ -50,11 +50,13 @@ impl fmt::Display for InspectReport {
                 "{file}: not read: RDB version {} is newer than this program",
                 unread.version
             )?;
-            return writeln!(
-                f,
-                "  {}; its end and checksum were checked",
-                text::bytes(unread.bytes)
-            );
+            let checked = match unread.checksum {
+                Checksum::Verified => "its end and checksum are right",
+                Checksum::NotChecksummed | Checksum::Absent => {
+                    "its end is there; it carries no checksum"
+                }
+            };
+            return writeln!(f, "  {}; {checked}", text::bytes(unread.bytes));
         }
         writeln!(f, "{file}: sound, {} keys", text::count(self.keys.total))?;
         if let Some(facts) = &self.facts {

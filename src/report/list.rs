@@ -87,6 +87,10 @@ impl fmt::Display for ListReport {
             }
             table.row(cells);
         }
-        write!(f, "{table}")
+        write!(f, "{table}")?;
+        for ListedOrigin { store, source, origin } in &self.origins {
+            writeln!(f, "{source} in {store} is of {}", origin.identities.join(", "))?;
+        }
+        Ok(())
     }
 }

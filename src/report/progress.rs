@@ -92,7 +92,13 @@ impl Bar {
     pub fn add(&self, bytes: u64) {
         let total = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         match &self.drawn {
-            Some(bar) => bar.inc(bytes),
+            Some(bar) => {
+                // The total may be a guess.
+                if self.bytes_total.is_some_and(|guess| total > guess) {
+                    bar.set_length(total);
+                }
+                bar.inc(bytes);
+            }
             None => self.log(total),
         }
     }

@@ -1,6 +1,6 @@
 //! `backup`: observe, decide, capture, confirm, commit. A backup exists when its manifest does.
 
-mod commit;
+mod finish;
 mod guard;
 pub(super) mod prepare;
 mod shards;
@@ -10,15 +10,16 @@ use jiff::Timestamp;
 use self::prepare::Prepared;
 use super::{
     Context,
-    catalog::{Located, json},
+    catalog::{self, Located, json},
     stores::{self, Opened},
     sweep,
 };
 use crate::{
     cli::Backup,
     domain::{
-        catalog,
+        catalog::run_key,
         identity::{BackupId, ScheduleName, SourceName},
+        manifest::Manifest,
         record::{self, Run, RunKind},
     },
     failure::{Exit, Failure, chain},
@@ -108,47 +109,84 @@ async fn run_task(task: &Task, context: &Context) -> Result<BackedUp, Failure> {
     let _lock = guard::lock(&task.source, context)?;
     let opened = context.unless_ended(stores::open(&task.store, context)).await?;
 
-    let result = context.unless_ended(take(task, &opened, &backup, begun, context)).await;
-    if result.is_err() {
-        sweep::discard(&opened, &task.source.name, &backup).await;
-    }
-    record_run(task, &opened, &backup, begun, result.as_ref().err(), context).await;
-    result
-}
-
-/// The table of contents of a backup.
-async fn take(
-    task: &Task,
-    opened: &Opened,
-    backup: &BackupId,
-    begun: Timestamp,
-    context: &Context,
-) -> Result<BackedUp, Failure> {
-    let Prepared { access, topology, plan, spool, mut warnings } =
-        prepare::prepare(task, opened, context).await?;
-    let origin = guard::claim_origin(task, opened, &topology, context).await?;
-
     let located = Located {
         opened: opened.clone(),
         source: task.source.name.clone(),
         backup: backup.clone(),
     };
-    let job = shards::Job { task, located: &located, access: &access, spool: &spool, context };
+    let result = match context.unless_ended(take(task, &located, begun, context)).await {
+        // Not to be interrupted: whether the manifest is there must be known.
+        Ok(taken) => commit(taken, &located, begun, context).await,
+        Err(failure) => {
+            sweep::discard(&opened, &task.source.name, &backup).await;
+            Err(failure)
+        }
+    };
+    record_run(task, &opened, &backup, begun, result.as_ref().err(), context).await;
+    if result.is_ok() {
+        // A signal ends the sweep, and the backup is one all the same.
+        let _ = context.unless_ended(sweep::sweep(&opened, &task.source.name, context)).await;
+    }
+    result
+}
+
+/// Everything of a backup but its manifest.
+struct Taken {
+    manifest: Manifest,
+    plain_bytes: u64,
+    warnings: Vec<String>,
+}
+
+/// The table of contents of a backup, up to the commit.
+async fn take(
+    task: &Task,
+    located: &Located,
+    begun: Timestamp,
+    context: &Context,
+) -> Result<Taken, Failure> {
+    let Located { opened, source, backup: _ } = located;
+    let Prepared { access, topology, plan, spool, mut warnings } =
+        prepare::prepare(task, opened, context).await?;
+    let origin = guard::claim_origin(task, opened, &topology, context).await?;
+    let previous = catalog::newest_manifest(opened, source).await;
+
+    let job = shards::Job {
+        task,
+        located,
+        access: &access,
+        spool: &spool,
+        previous: previous.as_ref(),
+        context,
+    };
     let (topology, shards) = shards::capture_all(&job, topology, plan, &mut warnings).await?;
 
-    let installation = commit::store_installation(&job, &topology, &shards).await?;
-    let parts = commit::Parts { origin, topology: &topology, shards: &shards, installation, begun };
-    let manifest = commit::commit(&job, parts).await?;
-    tracing::info!(keys = manifest.keys(), stored_bytes = manifest.stored_bytes(), "committed");
+    let installation = finish::store_installation(&job, &topology, &shards).await?;
+    let parts = finish::Parts { origin, topology: &topology, shards: &shards, installation, begun };
+    let manifest = finish::assemble(&job, parts)?;
+    finish::confirm(&*opened.store, &manifest).await?;
+    let plain_bytes = shards.iter().map(|shard| shard.plain.bytes).sum();
+    Ok(Taken { manifest, plain_bytes, warnings })
+}
 
-    sweep::sweep(opened, &task.source.name, context).await;
+/// Writes the manifest. If the store's answer is lost the archives stay: a manifest may be there
+/// that needs them, and if not, a sweep removes them.
+async fn commit(
+    taken: Taken,
+    located: &Located,
+    begun: Timestamp,
+    context: &Context,
+) -> Result<BackedUp, Failure> {
+    let Taken { manifest, plain_bytes, warnings } = taken;
+    let Located { opened, source, backup } = located;
+    finish::write_manifest(located, &manifest, context.now()).await?;
+    tracing::info!(keys = manifest.keys(), stored_bytes = manifest.stored_bytes(), "committed");
     Ok(BackedUp {
-        source: task.source.name.clone(),
+        source: source.clone(),
         store: opened.name.clone(),
         backup: backup.clone(),
         shards: manifest.shards.len(),
         keys: manifest.keys(),
-        plain_bytes: shards.iter().map(|shard| shard.plain.bytes).sum(),
+        plain_bytes,
         stored_bytes: manifest.stored_bytes(),
         seconds: context.now().duration_since(begun).as_secs_f64(),
         skew_seconds: manifest.skew_seconds,
@@ -179,7 +217,7 @@ async fn record_run(
         error: failure.map(|failure| chain(failure)),
     };
     let written = async {
-        let key = catalog::run_key(&run.source, begun, context.chance(), run.kind.word())
+        let key = run_key(&run.source, begun, context.chance(), run.kind.word())
             .map_err(|error| error.to_string())?;
         let body = json(&run).map_err(|failure| chain(&failure))?;
         opened.store.create(&key, body.into()).await.map_err(|error| chain(&error))

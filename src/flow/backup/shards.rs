@@ -12,7 +12,7 @@ use crate::{
         catalog::{self, DUMP},
         digest::Digests,
         installation::{InstallationShard, PlainArchive},
-        manifest::{Archive, Method, ReplicationPoint, Server, ShardManifest},
+        manifest::{Archive, Manifest, Method, ReplicationPoint, Server, ShardManifest},
         rdb::{Checksum, Content, Expectations, Scanned},
         topology::Topology,
     },
@@ -41,6 +41,8 @@ pub(super) struct Job<'a> {
     pub(super) located: &'a Located,
     pub(super) access: &'a SourceAccess,
     pub(super) spool: &'a spool::Limits,
+    /// Of the source's last backup here: it tells about how long this one will be.
+    pub(super) previous: Option<&'a Manifest>,
     pub(super) context: &'a Context,
 }
 
@@ -202,7 +204,12 @@ async fn capture_from(
     let point =
         ReplicationPoint { id: snapshot.replication_id().to_owned(), offset: snapshot.offset() };
     let captured_at = snapshot.asked_at();
-    let bar = job.context.progress.bar(format!("shard {} from {address}", plan.shard), None);
+    let previous = job.previous.and_then(|manifest| manifest.shards.get(plan.shard as usize));
+    let about_bytes = previous.map(|shard| shard.rdb.bytes());
+    let bar = job.context.progress.bar(
+        format!("shard {} from {address}", plan.shard),
+        snapshot.length_hint().or(about_bytes),
+    );
     let codec = job.task.source.codec;
     let key_of = |index| {
         catalog::archive_key(source, backup, plan.shard, DUMP, codec, index)

@@ -87,6 +87,7 @@ pub(crate) async fn capture(
                 node: node.clone(),
                 source,
             })?;
+            bar.add(count as u64);
             if count == 0 {
                 drop(filled);
                 return Ok(());
@@ -110,7 +111,7 @@ pub(crate) async fn capture(
             .map_err(|_| Failure::Worker { attempt: "scan and encode a capture" })?
             .map_err(|error| error.into_failure(shard, node))
     };
-    let store = upload(Destination { store, key_of, budget }, spool_reader, digests, bar);
+    let store = upload(Destination { store, key_of, budget }, spool_reader, digests);
     let ((), (scanned, plain), objects) = tokio::try_join!(read, encode, store)?;
     Ok(Captured { scanned, plain, objects })
 }

@@ -16,7 +16,6 @@ use crate::{
         store::{PART_BYTES, Part, Store, Upload},
     },
     failure::Failure,
-    report::Bar,
 };
 
 /// Where the objects of an archive go.
@@ -33,7 +32,6 @@ pub(super) async fn upload(
     destination: Destination<'_>,
     mut spool: spool::Reader,
     mut digests: mpsc::Receiver<Digests>,
-    bar: &Bar,
 ) -> Result<Vec<Object>, Failure> {
     let mut objects = Vec::new();
     let mut rest = Bytes::new();
@@ -49,7 +47,7 @@ pub(super) async fn upload(
         let key = (destination.key_of)(index)?;
         let attempt = |source| Failure::Store { attempt: format!("store {key}"), source };
         let mut upload = destination.store.upload(&key).await.map_err(attempt)?;
-        let sent = send_object(destination, &mut *upload, &mut spool, &mut rest, bar).await;
+        let sent = send_object(destination, &mut *upload, &mut spool, &mut rest).await;
         let finished = match sent {
             Ok(()) => finish(upload, &key, &mut digests).await,
             Err(failure) => {
@@ -68,7 +66,6 @@ async fn send_object(
     upload: &mut dyn Upload,
     spool: &mut spool::Reader,
     rest: &mut Bytes,
-    bar: &Bar,
 ) -> Result<(), Failure> {
     let mut left = OBJECT_BYTES_MAX;
     while left > 0 && !rest.is_empty() {
@@ -85,7 +82,6 @@ async fn send_object(
             body.extend_from_slice(&rest.split_to(rest.len().min(size - body.len())));
         }
         left -= body.len() as u64;
-        bar.add(body.len() as u64);
         upload
             .write(Part { body: body.into(), budget })
             .await

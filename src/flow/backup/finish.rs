@@ -49,9 +49,8 @@ pub(super) async fn store_installation(
     Ok(Archive { name: catalog::INSTALLATION.to_owned(), codec, objects: vec![object] })
 }
 
-/// Writes the manifest once the store has confirmed every object that it names.
-pub(super) async fn commit(job: &Job<'_>, parts: Parts<'_>) -> Result<Manifest, Failure> {
-    let Located { opened, source, backup } = job.located;
+pub(super) fn assemble(job: &Job<'_>, parts: Parts<'_>) -> Result<Manifest, Failure> {
+    let Located { opened: _, source, backup } = job.located;
     let Parts { origin, topology, shards, installation, begun } = parts;
     let ended = job.context.now();
     let server = shards.first().map(|shard| shard.server.clone());
@@ -75,10 +74,22 @@ pub(super) async fn commit(job: &Job<'_>, parts: Parts<'_>) -> Result<Manifest, 
         installation,
         shrink_guard: ShrinkGuard::NotChecked,
     };
+    manifest.check().map_err(|source| Failure::Manifest {
+        attempt: format!("assemble the manifest of {backup}"),
+        source,
+    })?;
+    Ok(manifest)
+}
+
+/// The moment from which the backup exists.
+pub(super) async fn write_manifest(
+    located: &Located,
+    manifest: &Manifest,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    let Located { opened, source, backup } = located;
     let attempt = || format!("commit {backup}");
-    manifest.check().map_err(|source| Failure::Manifest { attempt: attempt(), source })?;
-    confirm(&*opened.store, &manifest).await?;
-    if ended.duration_since(begun) > COMMIT_WITHIN {
+    if now.duration_since(manifest.begun) > COMMIT_WITHIN {
         return Err(Failure::Refused {
             finding: format!("{backup} took more than {} h", COMMIT_WITHIN.as_hours()),
             hint: "capture more shards at once, or use a faster store".to_owned(),
@@ -91,10 +102,11 @@ pub(super) async fn commit(job: &Job<'_>, parts: Parts<'_>) -> Result<Manifest, 
         .create(&catalog::manifest_key(source, backup), body.into())
         .await
         .map_err(|source| Failure::Store { attempt: attempt(), source })?;
-    Ok(manifest)
+    Ok(())
 }
 
-async fn confirm(store: &dyn Store, manifest: &Manifest) -> Result<(), Failure> {
+/// The store itself must tell of every object what the manifest says.
+pub(super) async fn confirm(store: &dyn Store, manifest: &Manifest) -> Result<(), Failure> {
     let objects = manifest.archives().flat_map(|archive| &archive.objects);
     stream::iter(objects)
         .map(|object| confirm_object(store, &manifest.backup, object))
