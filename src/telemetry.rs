@@ -9,8 +9,11 @@ use crate::{
     report::Progress,
 };
 
-/// The crates that the log is about; others speak only when they warn.
+/// The crate that the log is about; others speak only when they warn.
 const OWN: &str = "redis_backup";
+
+/// Each credential provider that has nothing to offer warns at length; our own error sums it up.
+const TOLD_BY_OUR_ERRORS: &str = "aws_config=error";
 
 /// Installs the log of the process. `RUST_LOG` has the last word.
 pub fn install(global: &Global, progress: &Progress, rust_log: Option<&str>) {
@@ -22,7 +25,7 @@ pub fn install(global: &Global, progress: &Progress, rust_log: Option<&str>) {
     };
     let filter = rust_log
         .and_then(|text| EnvFilter::try_new(text).ok())
-        .unwrap_or_else(|| EnvFilter::new(format!("warn,{OWN}={level}")));
+        .unwrap_or_else(|| EnvFilter::new(format!("warn,{TOLD_BY_OUR_ERRORS},{OWN}={level}")));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
