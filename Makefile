@@ -1,12 +1,15 @@
 # What can be done here; `make` alone lists it. Needed: Rust, Go, python3 with pip, and apt on a Debian machine.
 .DEFAULT_GOAL := help
-.PHONY: help build servers test lint
+.PHONY: help build demo servers test lint
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 build: ## the program, optimised: target/release/redis-backup
 	cargo build --release --locked
+
+demo: ## back up, verify, destroy and restore a private Redis, telling what is done; leaves nothing behind
+	tests/demo
 
 servers: ## fetch the servers that tests talk to: Redis, Valkey, S3. Installs nothing; see tests/servers/fetch
 	tests/servers/fetch
@@ -17,4 +20,4 @@ test: servers ## unit and integration tests, on those servers
 lint: ## format, clippy with its warnings as errors, and dependencies where cargo-deny is installed
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- --deny warnings
-	@if [ -e deny.toml ] && cargo deny --version >/dev/null 2>&1; then cargo deny --locked check licenses bans sources; fi
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --locked check --config .deny.toml licenses bans sources; fi
