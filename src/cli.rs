@@ -13,7 +13,7 @@ use crate::domain::{
 
 /// Backup, restore and proof of both, for Redis and Valkey.
 #[derive(Debug, Parser)]
-#[command(version, about, propagate_version = true, infer_long_args = false)]
+#[command(version, propagate_version = true, infer_long_args = false)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -24,19 +24,25 @@ pub struct Cli {
 #[derive(Debug, Args)]
 pub struct Global {
     /// Config file [default: redis-backup.yaml if it exists].
-    #[arg(long, global = true, env = "REDIS_BACKUP_CONFIG", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every verb",
+        env = "REDIS_BACKUP_CONFIG",
+        value_name = "FILE"
+    )]
     pub config: Option<PathBuf>,
 
     /// Form of what is reported on standard output.
-    #[arg(long, global = true, value_enum, default_value_t = OutputForm::Text)]
+    #[arg(long, global = true, help_heading = "Options of every verb", value_enum, value_name = "FORM", default_value_t = OutputForm::Text)]
     pub output: OutputForm,
 
     /// Say more on standard error; twice says everything.
-    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    #[arg(long, short, global = true, help_heading = "Options of every verb", action = clap::ArgAction::Count)]
     pub verbose: u8,
 
     /// Form of the log on standard error.
-    #[arg(long, global = true, value_enum, default_value_t = LogForm::Text)]
+    #[arg(long, global = true, help_heading = "Options of every verb", value_enum, value_name = "FORM", default_value_t = LogForm::Text)]
     pub log: LogForm,
 }
 
@@ -83,7 +89,7 @@ pub enum Verb {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Source")]
 pub struct AdHocSource {
-    /// redis://host:6379, rediss://host:6379 (TLS), sentinel://host:26379/name, or any nodes of a Cluster.
+    /// redis://host:6379, rediss://host:6379 (TLS), sentinel://host:26379/name; of a Cluster any node.
     #[arg(long, value_name = "URL", requires = "source_name")]
     pub source_url: Vec<String>,
 
@@ -112,7 +118,10 @@ pub struct AdHocSource {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Store")]
 pub struct Place {
-    /// A store of the config file, a directory, or s3://bucket/prefix[?endpoint=URL&region=NAME&pathStyle=true&caFile=FILE].
+    /// A directory such as ./backups, a bucket as s3://bucket/prefix, or a store of the config file.
+    ///
+    /// A bucket may be followed by ?region=NAME, and by endpoint=URL, pathStyle=true, caFile=FILE,
+    /// storageClass=NAME, joined by &.
     #[arg(long, value_name = "NAME|DIR|s3://…")]
     pub store: Option<String>,
 
@@ -135,11 +144,6 @@ pub struct Backup {
     #[arg(long, value_name = "TIME", requires = "schedule", env = "REDIS_BACKUP_SCHEDULED_FOR")]
     pub scheduled_for: Option<Timestamp>,
 
-    #[command(flatten)]
-    pub source: AdHocSource,
-    #[command(flatten)]
-    pub place: Place,
-
     /// Take over a store prefix that another installation began.
     #[arg(long)]
     pub adopt: bool,
@@ -147,6 +151,10 @@ pub struct Backup {
     /// Print what would be captured from where, and why; change nothing.
     #[arg(long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub source: AdHocSource,
+    #[command(flatten)]
+    pub place: Place,
 }
 
 #[derive(Debug, Args)]
@@ -154,14 +162,14 @@ pub struct List {
     /// Only this source.
     #[arg(value_name = "SOURCE", conflicts_with = "source_name")]
     pub source: Option<SourceName>,
-    #[command(flatten)]
-    pub place: Place,
     /// Read each manifest too: keys, bytes, server, duration.
     #[arg(long, short)]
     pub long: bool,
     /// At most so many of the newest.
     #[arg(long, value_name = "COUNT")]
     pub last: Option<usize>,
+    #[command(flatten)]
+    pub place: Place,
 }
 
 /// Which backup.
@@ -194,16 +202,16 @@ pub struct Verify {
     /// Every backup.
     #[arg(long, group = "which")]
     pub all: bool,
-    #[command(flatten)]
-    pub place: Place,
 
     /// How far to go.
-    #[arg(long, value_enum, default_value_t = VerifyLevel::Content)]
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = VerifyLevel::Content)]
     pub level: VerifyLevel,
 
     /// redis-server or valkey-server for `--level load` [default: the one in PATH that fits].
     #[arg(long, value_name = "FILE")]
     pub server_binary: Option<PathBuf>,
+    #[command(flatten)]
+    pub place: Place,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -220,8 +228,6 @@ pub enum VerifyLevel {
 pub struct Restore {
     #[command(flatten)]
     pub which: Which,
-    #[command(flatten)]
-    pub place: Place,
 
     /// The folder in which the server starts.
     #[arg(long, value_name = "DIR")]
@@ -231,10 +237,8 @@ pub struct Restore {
     #[arg(long, value_name = "NUMBER")]
     pub shard: Option<u32>,
 
-    #[command(flatten)]
-    pub names: DatasetNames,
-
-    /// Version of the server that will start there, such as 7.0.15 or valkey-8.1.1 [default: asked from the server binary].
+    /// Version of the server that will start there, such as 7.0.15 or valkey-8.1.1
+    /// [default: asked from the server binary].
     #[arg(long, value_name = "VERSION")]
     pub server_version: Option<String>,
 
@@ -253,6 +257,10 @@ pub struct Restore {
     /// Print what would be done; change nothing.
     #[arg(long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub names: DatasetNames,
 }
 
 /// Under which names the server looks for its dataset when it starts.
@@ -265,12 +273,16 @@ pub struct DatasetNames {
     /// The server has Redis's own defaults, but for what other flags say.
     #[arg(long)]
     pub redis_defaults: bool,
+    /// Name of its RDB file.
     #[arg(long, value_name = "NAME")]
     pub dbfilename: Option<String>,
+    /// Whether it starts with the append-only file on, and so reads nothing else.
     #[arg(long, value_enum, value_name = "yes|no")]
     pub appendonly: Option<YesNo>,
+    /// Name, or first part of the names, of its append-only files.
     #[arg(long, value_name = "NAME")]
     pub appendfilename: Option<String>,
+    /// Folder of its append-only files, from Redis 7 on.
     #[arg(long, value_name = "NAME")]
     pub appenddirname: Option<String>,
 }
@@ -285,14 +297,14 @@ pub enum YesNo {
 pub struct Fetch {
     #[command(flatten)]
     pub which: Which,
-    #[command(flatten)]
-    pub place: Place,
     /// Folder for the files; created if need be. Nothing in it is replaced.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub into: PathBuf,
     /// Only this shard.
     #[arg(long, value_name = "NUMBER")]
     pub shard: Option<u32>,
+    #[command(flatten)]
+    pub place: Place,
 }
 
 #[derive(Debug, Args)]
@@ -321,6 +333,7 @@ pub struct Check {
 
 #[derive(Debug, Args)]
 pub struct Completions {
+    /// The shell that will read them.
     pub shell: clap_complete::Shell,
 }
 

@@ -138,7 +138,7 @@ pub enum Failure {
     },
     #[error("source {source_name}: {finding}")]
     Unsettled { source_name: SourceName, finding: String },
-    #[error("use the spool")]
+    #[error("spool what the store does not take at once")]
     Spool(#[source] spool::Error),
     #[error("{attempt}")]
     Archive {
@@ -209,9 +209,12 @@ impl Failure {
             Self::Spool(source) => exit_of_spool(source),
             Self::CapturedRdb { .. }
             | Self::Archive { .. }
-            | Self::Manifest { .. }
             | Self::Scan { .. }
             | Self::Corrupt { .. } => Exit::Corrupt,
+            Self::Manifest { source, .. } => match source {
+                manifest::Error::Newer { .. } => Exit::Incompatible,
+                manifest::Error::Decode(_) | manifest::Error::Inconsistent(_) => Exit::Corrupt,
+            },
             Self::Refused { .. } => Exit::Refused,
             Self::Locked { .. } => Exit::Locked,
             Self::Incompatible(_) => Exit::Incompatible,
@@ -226,12 +229,12 @@ impl Failure {
     /// What the reader can do next.
     pub fn hint(&self) -> String {
         match self {
-            Self::Settings(_) => "`redis-backup schema` prints what a config file may say".into(),
+            Self::Settings(error) => error.hint().into(),
             Self::Usage { hint, .. } | Self::Refused { hint, .. } => hint.clone(),
             Self::OpenStore { source, .. } | Self::Store { source, .. } => hint_of_store(source).into(),
             Self::Tls { .. } => "name readable PEM files in `tls:` or by --tls-ca, --tls-cert, --tls-key".into(),
-            Self::Observe { .. } | Self::Capture { .. } => {
-                "`redis-backup check` walks the whole path and names the fix".into()
+            Self::Observe { source, .. } | Self::Capture { source, .. } => {
+                hint_of_node(source).into()
             }
             Self::Topology { .. } | Self::Unsettled { .. } => {
                 "wait until the installation is settled (no failover, no slot migration), then run again".into()
@@ -243,11 +246,14 @@ impl Failure {
             Self::Spool(_) => {
                 "give the spool a larger folder on a disk by `spool: {path, bytesMax}`, or a faster store".into()
             }
+            Self::Manifest { source: manifest::Error::Newer { .. }, .. } => {
+                "the backup is as good as it was: read it with a redis-backup at least as new as the one that took it".into()
+            }
             Self::Archive { .. } | Self::Manifest { .. } | Self::Corrupt { .. } => {
                 "take the backup before this one (`redis-backup list`), and keep this one for a look".into()
             }
-            Self::Scan { .. } => "the file is damaged or no RDB; take another".into(),
-            Self::NoBackup { .. } => "`redis-backup list` shows what there is".into(),
+            Self::Scan { .. } => "the file is damaged or no RDB file; take another".into(),
+            Self::NoBackup { .. } => "`redis-backup list --store STORE` shows what there is; check the name of the store and of the source".into(),
             Self::OtherOrigin { .. } => {
                 "choose another source name, or take the prefix over by --adopt if it is the same installation".into()
             }
@@ -290,6 +296,37 @@ const fn hint_of_store(error: &store::Error) -> &'static str {
         }
         store::Error::Permanent { .. } => {
             "check the store's address, region and credentials by `redis-backup check`"
+        }
+    }
+}
+
+const fn hint_of_node(error: &redis_node::Error) -> &'static str {
+    match error {
+        redis_node::Error::Unreachable { .. } => {
+            "check host and port, that the server is up, and that it and the firewalls let this machine in"
+        }
+        redis_node::Error::Cut { .. } => {
+            "run again; if it is cut again, the server's log says why (memory, client-output-buffer-limit)"
+        }
+        redis_node::Error::Timeout { .. } => {
+            "the server is too busy, or a firewall swallows packets: try `redis-cli ping` from here"
+        }
+        redis_node::Error::AuthenticationRefused { .. } => {
+            "give the password by --password-from or `auth:`, the ACL user in the URL (redis://user@host) or `auth:`"
+        }
+        redis_node::Error::PermissionDenied { .. } => {
+            "docs/RUNBOOK.md has the whole rule of a user that takes backups"
+        }
+        redis_node::Error::Tls { .. } => {
+            "rediss:// or `tls:` for a server with TLS, redis:// for one without; --tls-ca for an own authority"
+        }
+        redis_node::Error::Loading { .. } => "wait until it has loaded, then run again",
+        redis_node::Error::NoPrimaryLink { .. } => {
+            "see why the replica has lost its primary, or wait for it"
+        }
+        redis_node::Error::Refused { .. } => "the server's log may say more",
+        redis_node::Error::Protocol { .. } => {
+            "check that a Redis or Valkey listens there, and nothing else"
         }
     }
 }

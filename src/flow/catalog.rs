@@ -108,10 +108,12 @@ pub(super) async fn locate(
             newest = Some(Located { opened: opened.clone(), source: source.clone(), backup });
         }
     }
+    let looked: Vec<String> = settings.stores(place)?.into_iter().map(|store| store.name).collect();
     newest.ok_or_else(|| Failure::NoBackup {
-        which: which
-            .before
-            .map_or("is there".to_owned(), |before| format!("began before {before}")),
+        which: match which.before {
+            Some(before) => format!("in {} began before {before}", looked.join(", ")),
+            None => format!("is in {}", looked.join(", ")),
+        },
     })
 }
 

@@ -61,7 +61,10 @@ async fn fetch_one(
     let local = |source| Failure::Local { attempt: format!("write {}", path.display()), source };
     fs::create_dir_all(folder).map_err(local)?;
     if path.symlink_metadata().is_ok() {
-        return Err(local(std::io::ErrorKind::AlreadyExists.into()));
+        return Err(Failure::Refused {
+            finding: format!("{} is there already; nothing was replaced", path.display()),
+            hint: "name another folder by --into, or move the file away".to_owned(),
+        });
     }
     // Under its own name only when it is whole.
     let partial = folder.join(format!(".{}.partial-{:016x}", archive.name, context.chance()));

@@ -47,7 +47,9 @@ pub(super) async fn run(
         .buffered(READS_AT_ONCE)
         .try_collect()
         .await?;
-    Ok(Outcome::done(ListReport { kind: "list", version: 1, backups, origins }))
+    let stores = settings.stores(place)?.into_iter().map(|store| store.name).collect();
+    let source = source.as_ref().or(place.source_name.as_ref()).cloned();
+    Ok(Outcome::done(ListReport { kind: "list", version: 1, backups, stores, source, origins }))
 }
 
 async fn list_one(located: Located, long: bool) -> Result<ListedBackup, Failure> {

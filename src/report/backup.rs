@@ -39,11 +39,11 @@ pub struct BackedUp {
 impl fmt::Display for BackupReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for backup in &self.backups {
-            let keys = backup.keys.map_or("an unknown number of".to_owned(), text::count);
+            let keys = text::keys(backup.keys);
             writeln!(f, "{} of {} is in {}", backup.backup, backup.source, backup.store)?;
             writeln!(
                 f,
-                "  {keys} keys in {} shard{}, {} of RDB stored as {}, {}",
+                "  {keys} in {} shard{}, {} of RDB stored as {}, {}",
                 backup.shards,
                 if backup.shards == 1 { "" } else { "s" },
                 text::bytes(backup.plain_bytes),

@@ -58,7 +58,7 @@ impl fmt::Display for InspectReport {
             };
             return writeln!(f, "  {}; {checked}", text::bytes(unread.bytes));
         }
-        writeln!(f, "{file}: sound, {} keys", text::count(self.keys.total))?;
+        writeln!(f, "{file}: sound, {}", text::counted(self.keys.total, "key"))?;
         if let Some(facts) = &self.facts {
             write_facts(f, facts)?;
         }
@@ -73,7 +73,7 @@ impl fmt::Display for InspectReport {
                     table.row([
                         "   ".to_owned(),
                         text::bytes(key.bytes),
-                        format!("{:?}", key.value_type),
+                        key.value_type.to_string(),
                         format!("db{}", key.database),
                         key.key.clone(),
                     ]);

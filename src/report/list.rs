@@ -18,6 +18,10 @@ pub struct ListReport {
     pub version: u32,
     /// Newest first.
     pub backups: Vec<ListedBackup>,
+    /// Where was looked.
+    pub stores: Vec<String>,
+    /// The one source that was asked for.
+    pub source: Option<SourceName>,
     /// The installation that each listed prefix belongs to.
     pub origins: Vec<ListedOrigin>,
 }
@@ -55,7 +59,12 @@ pub enum ListedDetails {
 impl fmt::Display for ListReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.backups.is_empty() {
-            return writeln!(f, "no backup");
+            let of = self.source.as_ref().map_or(String::new(), |name| format!(" of {name}"));
+            writeln!(f, "no backup{of} in {}", self.stores.join(", "))?;
+            return writeln!(
+                f,
+                "  if there should be one, check the name of the store and of the source"
+            );
         }
         let long = self.backups.iter().any(|backup| backup.details.is_some());
         let mut table = if long {

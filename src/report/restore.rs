@@ -42,10 +42,10 @@ impl fmt::Display for RestoreReport {
                 writeln!(f, "{backup} would be restored into {folder}; nothing was changed")?;
             }
             RestoreState::Restored => {
-                let keys = self.keys.map_or("an unknown number of".to_owned(), text::count);
+                let keys = text::keys(self.keys);
                 writeln!(
                     f,
-                    "{backup} is restored into {folder}: {keys} keys, {}, {}",
+                    "{backup} is restored into {folder}: {keys}, {}, {}",
                     text::bytes(self.bytes),
                     text::seconds(self.seconds),
                 )?;
@@ -58,7 +58,9 @@ impl fmt::Display for RestoreReport {
         if self.state == RestoreState::Restored {
             writeln!(
                 f,
-                "  next: start the server and look; then --finish deletes the previous dataset, --undo puts it back"
+                "  next: start the server and look at your data, then one of
+    redis-backup restore --data-dir {folder} --finish   deletes the previous dataset
+    redis-backup restore --data-dir {folder} --undo     puts it back"
             )?;
         }
         Ok(())

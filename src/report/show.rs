@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{table::Table, text};
 use crate::domain::{
-    manifest::{Archive, Manifest, ShardManifest},
+    manifest::{Archive, Manifest, ReplicationPoint, ShardManifest},
     rdb::{Checksum, Content, Facts},
     record::Record,
 };
@@ -76,19 +76,19 @@ fn write_shard(f: &mut fmt::Formatter<'_>, shard: &ShardManifest) -> fmt::Result
         if slots.is_empty() { String::new() } else { format!(", slots {}", slots.join(",")) };
     writeln!(
         f,
-        "shard {}{slots}: captured {} from a {:?} by {:?}, offset {} of {}",
+        "shard {}{slots}: captured {} from a {} by {}",
         shard.shard,
         text::time(shard.captured_at),
         shard.captured_from,
         shard.method,
-        shard.replication.offset,
-        shard.replication.id,
     )?;
+    let ReplicationPoint { id, offset } = &shard.replication;
+    writeln!(f, "  offset {offset} of replication {id}")?;
     match &shard.rdb {
         Content::Read(facts) => write_facts(f, facts)?,
         Content::Unread(unread) => writeln!(
             f,
-            "  RDB version {} is newer than this program: end and checksum are proven, the content only by a load",
+            "  RDB version {} is newer than this program: its end and checksum are proven, its content only by a load",
             unread.version
         )?,
     }
@@ -112,8 +112,8 @@ pub(super) fn write_facts(f: &mut fmt::Formatter<'_>, facts: &Facts) -> fmt::Res
     for (database, counts) in &facts.databases {
         writeln!(
             f,
-            "  database {database}: {} keys, {} with a time to live",
-            text::count(counts.keys),
+            "  database {database}: {}, {} with a time to live",
+            text::counted(counts.keys, "key"),
             text::count(counts.expires)
         )?;
     }
@@ -123,7 +123,7 @@ pub(super) fn write_facts(f: &mut fmt::Formatter<'_>, facts: &Facts) -> fmt::Res
     let types: Vec<String> = facts
         .types
         .iter()
-        .map(|(value_type, count)| format!("{} {value_type:?}", text::count(*count)))
+        .map(|(value_type, count)| format!("{} {value_type}", text::count(*count)))
         .collect();
     if !types.is_empty() {
         writeln!(f, "  types: {}", types.join(", "))?;
@@ -146,12 +146,7 @@ fn write_archive(f: &mut fmt::Formatter<'_>, head: &str, archive: &Archive) -> f
     writeln!(f, "{head} {}, {}", archive.name, archive.codec)?;
     let mut table = Table::default();
     for object in &archive.objects {
-        table.row([
-            "   ".to_owned(),
-            object.key.to_string(),
-            text::bytes(object.bytes),
-            format!("sha256 {}", object.sha256),
-        ]);
+        table.row(["   ".to_owned(), object.key.to_string(), text::bytes(object.bytes)]);
     }
     write!(f, "{table}")
 }

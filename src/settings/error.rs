@@ -19,8 +19,15 @@ pub enum Error {
     },
     #[error("{}:{line}:{column}: {finding}", path.display())]
     Syntax { path: PathBuf, line: u64, column: u64, finding: String },
-    #[error("{}: {place}: {finding}", path.display())]
-    Config { path: PathBuf, place: String, finding: String },
+    /// `place` is the file with line and column, and the key.
+    #[error("{place}: {finding}")]
+    Config { place: String, finding: String },
+    #[error("{place}")]
+    Secret {
+        place: String,
+        #[source]
+        source: Box<Error>,
+    },
     #[error("{}", unknown("source", .name.as_str(), .known.iter()))]
     UnknownSource { name: SourceName, known: Vec<SourceName> },
     #[error("{}", unknown("schedule", .name.as_str(), .known.iter()))]
@@ -39,7 +46,9 @@ pub enum Error {
     SourceUrl { name: SourceName, finding: String },
     #[error("store {text:?}: {finding}")]
     StoreText { text: String, finding: String },
-    #[error("--password-from says where the password is, as env:NAME or file:PATH")]
+    #[error(
+        "--password-from takes the place of the password, env:NAME or file:PATH, not the password"
+    )]
     PasswordFrom,
     #[error("the environment variable {name} that should hold a password is not set")]
     SecretVariable { name: String },
@@ -49,10 +58,52 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    #[error("{} is too large for a password", path.display())]
+    #[error("the password file {} is larger than 64 KiB: is it the right file?", path.display())]
     SecretSize { path: PathBuf },
     #[error("the password from {} is empty", origin(.from))]
     SecretEmpty { from: SecretFrom },
+}
+
+impl Error {
+    /// What the reader can do next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => {
+                "name the file by --config or REDIS_BACKUP_CONFIG; all verbs work without one, by --store and --source-url"
+            }
+            Self::Syntax { .. } | Self::Config { .. } => {
+                "correct that line; `redis-backup schema` prints every key that a config file may have"
+            }
+            Self::Secret { source, .. } => source.hint(),
+            Self::UnknownSource { .. } | Self::UnknownSchedule { .. } => {
+                "correct the name, or add it to the config file"
+            }
+            Self::UnknownStore { .. } => {
+                "correct the name; a directory is written with a `/`, such as ./backups, a bucket as s3://bucket/prefix"
+            }
+            Self::NoStore | Self::NoSource => {
+                "a config file is read from ./redis-backup.yaml, or where --config or REDIS_BACKUP_CONFIG says"
+            }
+            Self::SeveralStores { .. } | Self::SeveralSources { .. } => {
+                "nothing was changed; run again with one of these names"
+            }
+            Self::SourceUrl { .. } => {
+                "such as redis://host:6379, rediss://host:6379 for TLS, sentinel://host:26379/mymaster"
+            }
+            Self::StoreText { .. } => "such as ./backups, or s3://bucket/prefix?region=eu-west-1",
+            Self::PasswordFrom => {
+                "such as --password-from env:REDIS_PASSWORD or --password-from file:/run/secrets/redis"
+            }
+            Self::SecretVariable { .. } => {
+                "set and export the variable where redis-backup runs, or use {file: PATH} (file:PATH)"
+            }
+            Self::SecretFile { .. } => {
+                "check the path, and that the user who runs redis-backup may read it"
+            }
+            Self::SecretSize { .. } => "name a file that holds the password and nothing else",
+            Self::SecretEmpty { .. } => "fill it, or leave the password out if the server has none",
+        }
+    }
 }
 
 fn origin(from: &SecretFrom) -> String {

@@ -2,6 +2,7 @@
 
 mod config;
 mod error;
+mod place;
 mod secret;
 mod store_text;
 
@@ -11,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use self::place::Places;
 pub use self::{
     config::{Checksums, Compression, Config, Directory, S3, SecretFrom, ServerSideEncryption},
     error::Error,
@@ -45,6 +47,14 @@ pub type Environment<'a> = &'a (dyn Fn(&str) -> Option<String> + Sync);
 pub struct Settings {
     config: Config,
     schedules: BTreeMap<ScheduleName, Schedule>,
+    /// None without a config file.
+    file: Option<File>,
+}
+
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    places: Places,
 }
 
 /// How one source is reached and captured.
@@ -132,11 +142,11 @@ impl Settings {
         let options = serde_saphyr::options! { with_snippet: false };
         let config: Config = serde_saphyr::from_str_with_options(text, options)
             .map_err(|error| error::in_file(path, &error))?;
-        Self::check(config).map_err(|(place, finding)| Error::Config {
-            path: path.to_owned(),
-            place,
-            finding,
-        })
+        let file = File { path: path.to_owned(), places: Places::of(text) };
+        match Self::check(config) {
+            Ok(settings) => Ok(Self { file: Some(file), ..settings }),
+            Err((place, finding)) => Err(Error::Config { place: file.locate(&place), finding }),
+        }
     }
 
     /// What the types alone cannot hold: names that must exist, values that must fit together.
@@ -151,7 +161,7 @@ impl Settings {
                 .map_err(|(key, finding)| (format!("schedules.{name}.{key}"), finding))?;
             schedules.insert(name.clone(), checked);
         }
-        Ok(Self { config, schedules })
+        Ok(Self { config, schedules, file: None })
     }
 
     pub fn source_names(&self) -> Vec<SourceName> {
@@ -164,7 +174,7 @@ impl Settings {
             name: name.clone(),
             known: self.source_names(),
         })?;
-        resolve_source(name, source, environment)
+        resolve_source(name, source, environment, self.file.as_ref())
     }
 
     /// What the config says of a source's server, if it says anything.
@@ -202,7 +212,7 @@ impl Settings {
         };
         check_source(&source)
             .map_err(|(_, finding)| Error::SourceUrl { name: name.clone(), finding })?;
-        resolve_source(name, &source, environment)
+        resolve_source(name, &source, environment, None)
     }
 
     pub fn schedule(&self, name: &ScheduleName) -> Result<&Schedule, Error> {
@@ -265,6 +275,14 @@ impl Settings {
     }
 }
 
+impl File {
+    /// Such as `redis-backup.yaml:4:12: sources.sessions.nodes`.
+    fn locate(&self, place: &str) -> String {
+        let (line, column) = self.places.line_and_column(place);
+        format!("{}:{line}:{column}: {place}", self.path.display())
+    }
+}
+
 type Finding = (&'static str, String);
 
 fn check_source(source: &config::Source) -> Result<(), Finding> {
@@ -286,14 +304,14 @@ fn check_source(source: &config::Source) -> Result<(), Finding> {
         ));
     }
     if source.captures_at_once == Some(0) {
-        return Err(("capturesAtOnce", "at least one capture is needed".to_owned()));
+        return Err(("capturesAtOnce", "0 captures nothing; write 1 or more".to_owned()));
     }
     for (key, tls) in [
         ("tls", &source.tls),
         ("sentinel.tls", &source.sentinel.as_ref().and_then(|sentinel| sentinel.tls.clone())),
     ] {
         if tls.as_ref().is_some_and(|tls| tls.cert_file.is_some() != tls.key_file.is_some()) {
-            return Err((key, "certFile and keyFile belong together".to_owned()));
+            return Err((key, "certFile and keyFile belong together; one is missing".to_owned()));
         }
     }
     Ok(())
@@ -317,10 +335,13 @@ fn check_schedule(
         return Err(("source", error::unknown("source", source.as_str(), config.sources.keys())));
     }
     if capture.is_empty() {
-        return Err(("capture", "say what to capture: [rdb]".to_owned()));
+        return Err(("capture", "nothing is named to capture; write `capture: [rdb]`".to_owned()));
     }
     let [store] = stores.as_slice() else {
-        return Err(("stores", format!("name one store, not {}", stores.len())));
+        return Err((
+            "stores",
+            format!("{} stores are named; a schedule has exactly one", stores.len()),
+        ));
     };
     if !config.stores.contains_key(store) {
         return Err(("stores", error::unknown("store", store.as_str(), config.stores.keys())));
@@ -332,25 +353,33 @@ fn resolve_source(
     name: &SourceName,
     source: &config::Source,
     environment: Environment<'_>,
+    file: Option<&File>,
 ) -> Result<Source, Error> {
     let url = SourceUrl::parse_all(&source.nodes)
         .map_err(|error| Error::SourceUrl { name: name.clone(), finding: error.to_string() })?;
-    let secret_of = |auth: Option<&config::Auth>| {
+    let secret_of = |key: &str, auth: Option<&config::Auth>| {
         auth.and_then(|auth| auth.password_from.as_ref())
             .map(|from| secret::read(from, environment))
             .transpose()
+            .map_err(|error| match file {
+                Some(file) => Error::Secret {
+                    place: file.locate(&format!("sources.{name}.{key}.passwordFrom")),
+                    source: Box::new(error),
+                },
+                None => error,
+            })
     };
     let username = |auth: Option<&config::Auth>| auth.and_then(|auth| auth.username.clone());
     let tls = source.tls.clone().or_else(|| url.tls.then(config::Tls::default));
     let access = Access {
         username: username(source.auth.as_ref()).or_else(|| url.username.clone()),
-        password: secret_of(source.auth.as_ref())?,
+        password: secret_of("auth", source.auth.as_ref())?,
         tls,
     };
     let sentinel_access = match &source.sentinel {
         Some(config::Sentinel { auth, tls }) => Access {
             username: username(auth.as_ref()),
-            password: secret_of(auth.as_ref())?,
+            password: secret_of("sentinel.auth", auth.as_ref())?,
             tls: tls.clone(),
         },
         None => access.clone(),

@@ -74,6 +74,20 @@ impl ValueType {
     ];
 }
 
+impl fmt::Display for ValueType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::String => "string",
+            Self::List => "list",
+            Self::Set => "set",
+            Self::SortedSet => "sorted set",
+            Self::Hash => "hash",
+            Self::Stream => "stream",
+            Self::Module => "module",
+        })
+    }
+}
+
 /// Both ends belong to it.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,

@@ -88,7 +88,14 @@ pub fn look(dir: &Path) -> Result<Sight, Error> {
     }
     sight.servers.sort_by_key(|process| process.id);
     if hidden > 0 {
-        sight.unseen.push(format!("{hidden} processes of other users could not be looked at"));
+        sight.unseen.push(format!(
+            "{} could not be looked at",
+            if hidden == 1 {
+                "1 process of another user".to_owned()
+            } else {
+                format!("{hidden} processes of other users")
+            }
+        ));
     }
     let is_first = fs::metadata("/proc/self/ns/pid").is_ok_and(|ns| ns.ino() == FIRST_NAMESPACE);
     sight.unseen.push(
