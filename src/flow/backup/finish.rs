@@ -6,7 +6,6 @@ use jiff::{SignedDuration, Timestamp};
 use super::shards::{Job, ShardCapture, skew_seconds};
 use crate::{
     domain::{
-        archive::Codec,
         catalog,
         identity::BackupId,
         installation::{self, Installation, InstallationShard},
@@ -43,9 +42,9 @@ pub(super) async fn store_installation(
     let installation =
         Installation { version: installation::VERSION, backup, source, topology, shards: &shards };
     let plain = crate::flow::catalog::json(&installation)?;
-    let codec = Codec::Zstd;
+    let (codec, level) = (job.task.source.codec, job.task.source.level);
     let key = catalog::installation_key(source, backup, codec, 0);
-    let object = upload_bytes(&*opened.store, key, codec, codec.default_level(), &plain).await?;
+    let object = upload_bytes(&*opened.store, key, codec, level, &plain).await?;
     Ok(Archive { name: catalog::INSTALLATION.to_owned(), codec, objects: vec![object] })
 }
 
