@@ -10,9 +10,11 @@
 #![expect(unreachable_pub, reason = "`pub` says what a module offers; a binary offers nothing")]
 
 mod architecture;
+mod cli;
 mod crash;
 mod data_directory;
 mod load;
+mod manifest_fixture;
 mod rdb_encoder;
 mod rdb_properties;
 mod rdb_servers;
