@@ -146,15 +146,23 @@ pub(super) fn in_file(path: &Path, error: &serde_saphyr::Error) -> Error {
         serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => {
             misspelt("key", field, expected)
         }
+        // What stands here may be the password itself, so the error does not repeat it.
+        serde_saphyr::Error::SerdeUnknownVariant { expected, .. }
+            if expected.as_slice() == ["env", "file"] =>
+        {
+            "expected {env: NAME} or {file: PATH}, never the password itself".to_owned()
+        }
         serde_saphyr::Error::SerdeUnknownVariant { variant, expected, .. } => {
             misspelt("value", variant, expected)
         }
         serde_saphyr::Error::SerdeMissingField { field, .. } => format!("key `{field}` is missing"),
         serde_saphyr::Error::SerdeInvalidType { unexpected, expected, .. }
         | serde_saphyr::Error::SerdeInvalidValue { unexpected, expected, .. } => {
+            // Only a number of bytes is read from a string with a form of its own.
+            let expected = expected.replace("parsable string", "a size such as 8GiB");
             format!("found {unexpected}, expected {expected}")
         }
-        other => first_line(&other.to_string()),
+        other => plain_words(&other.to_string()),
     };
     Error::Syntax { path: path.to_owned(), line, column, finding }
 }
@@ -175,6 +183,22 @@ fn nearest<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a 
         .map(|(_, name)| name)
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+/// The YAML reader's own words, for those who do not know its terms. The place stands before it already.
+fn plain_words(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let line = line.split(" at line ").next().unwrap_or_default();
+    let line = line.split(", set DuplicateKeyPolicy").next().unwrap_or_default();
+    match line {
+        "expected sequence start" => "expected a list, such as [first, second]".to_owned(),
+        "expected mapping start" => "expected keys with values, such as {key: value}".to_owned(),
+        "expected end of mapping after enum variant value" => {
+            "one key is expected here, and another follows it".to_owned()
+        }
+        number if number.starts_with("invalid i") || number.starts_with("invalid u") => {
+            "expected a whole number".to_owned()
+        }
+        other => {
+            other.replace("duplicate mapping key:", "this key stands here for the second time:")
+        }
+    }
 }

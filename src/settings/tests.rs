@@ -101,7 +101,9 @@ fn each_mistake_is_named_with_its_place() {
 fn a_missing_secret_is_named() {
     let settings = parse(GOOD).unwrap();
     let error = settings.source(&"sessions".parse().unwrap(), &no_environment).unwrap_err();
-    assert!(error.to_string().contains("REDIS_PASSWORD"), "{error}");
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("REDIS_PASSWORD"), "{cause}");
+    assert!(error.to_string().contains("redis-backup.yaml:5:"), "{error}");
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn each_mistake_in_the_config_ends_with_2_and_its_line() {
             "    node:",
             "redis-backup.yaml:3:5: unknown key `node`; did you mean `nodes`?",
         ),
-        ("level: 3", "level: high", "redis-backup.yaml:5:38: "),
+        ("level: 3", "level: high", "redis-backup.yaml:5:39: expected a whole number"),
         (
             "level: 3",
             "level: 30",
@@ -47,12 +47,24 @@ fn each_mistake_in_the_config_ends_with_2_and_its_line() {
         (
             "[disk]",
             "[dsk]",
-            "redis-backup.yaml:9:74: schedules.daily.stores: store `dsk` is not in the config; did you mean `disk`?",
+            "redis-backup.yaml:9:72: schedules.daily.stores: store `dsk` is not in the config; did you mean `disk`?",
         ),
         (
             "source: sessions",
             "source: session",
             "redis-backup.yaml:9:19: schedules.daily.source: source `session` is not in the config; did you mean `sessions`?",
+        ),
+        ("['redis://127.0.0.1:1']", "5", "redis-backup.yaml:3:12: expected a list"),
+        (
+            "{env: A_PASSWORD_THAT_IS_NOT_SET}",
+            "hunter2",
+            "redis-backup.yaml:4:26: expected {env: NAME}",
+        ),
+        ("  disk: ", "  disk: ./backups #", "redis-backup.yaml:7:9: "),
+        (
+            "compression:",
+            "spool: {path: /x, bytesMax: plenty} #",
+            "redis-backup.yaml:5:23: found string \"plenty\", expected a size such as 8GiB",
         ),
         (
             "redis://",
