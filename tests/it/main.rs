@@ -13,6 +13,7 @@ mod architecture;
 mod cli;
 mod crash;
 mod data_directory;
+mod journeys;
 mod load;
 mod manifest_fixture;
 mod rdb_encoder;

@@ -71,6 +71,12 @@ impl Digest {
         self.entries.len()
     }
 
+    /// Without the keys that begin so.
+    pub fn without(mut self, prefix: &str) -> Self {
+        self.entries.retain(|(_, key), _| !key.starts_with(prefix.as_bytes()));
+        self
+    }
+
     /// Both together: the shards of a Cluster.
     pub fn with(mut self, other: Self) -> Self {
         for (key, entry) in other.entries {

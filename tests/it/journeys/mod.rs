@@ -1,0 +1,100 @@
+//! The main job through the program itself, on real servers: back up, prove, destroy, restore, compare every value.
+//!
+//! Each journey is told by calls of the built program; what it finds is compared by the servers' own answers.
+
+mod standalone;
+mod tool;
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::Write as _,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest as _, Sha256};
+
+use self::tool::Tool;
+use crate::servers::{
+    dataset::{Digest, assert_same},
+    redis::Server,
+};
+
+/// What `Writer` writes while a backup runs; left out of comparisons.
+const WRITTEN_MEANWHILE: &str = "writer:";
+
+/// Everything below a folder: kind, owner, mode, and the bytes of each file.
+type Listing = BTreeMap<PathBuf, String>;
+
+fn listing(folder: &Path) -> Listing {
+    let mut found = Listing::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let metadata = path.symlink_metadata().unwrap();
+            let content = if metadata.is_dir() {
+                folders.push(path.clone());
+                "folder".to_owned()
+            } else {
+                hex::encode(Sha256::digest(fs::read(&path).unwrap()))
+            };
+            let told = format!("{:o} {} {}", metadata.mode(), metadata.uid(), content);
+            found.insert(path, told);
+        }
+    }
+    found
+}
+
+/// Loses everything but what tells a Cluster node who it is.
+fn wipe(server: &Server) {
+    for entry in fs::read_dir(server.data_dir()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap();
+        } else if path.file_name() != Some("nodes.conf".as_ref()) {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+/// A line that wins over those before it, for the next start.
+fn configure(server: &Server, line: &str) {
+    let mut file = OpenOptions::new().append(true).open(server.config_file()).unwrap();
+    writeln!(file, "{line}").unwrap();
+}
+
+/// The place to restore to, named as its server's config names it.
+fn into<'a>(server: &Server, more: &[&'a str]) -> Vec<String> {
+    let mut arguments = vec![
+        "--data-dir".to_owned(),
+        server.data_dir().display().to_string(),
+        "--redis-conf".to_owned(),
+        server.config_file().display().to_string(),
+    ];
+    arguments.extend(more.iter().map(|argument: &&'a str| (*argument).to_owned()));
+    arguments
+}
+
+/// Restores the newest backup into the stopped server's directory and starts it with `appendonly no` and with `yes`;
+/// each time it must hold the very same.
+fn restore_and_compare(tool: &Tool, server: &mut Server, source: &Digest) {
+    for appendonly in ["no", "yes"] {
+        configure(server, &format!("appendonly {appendonly}"));
+        // From 7.0 one restore serves both; before, the form is that of the config.
+        if appendonly == "no" || !server.version.is_seven() {
+            wipe(server);
+            let report = tool.done("restore", &into(server, &["--latest"]));
+            assert_eq!(report["state"], "restored");
+        }
+        start_and_compare(server, source);
+        server.kill9();
+    }
+}
+
+fn start_and_compare(server: &mut Server, source: &Digest) {
+    server.try_start_again().unwrap_or_else(|log| panic!("it does not start:\n{log}"));
+    let restored = Digest::of(&mut server.connection()).without(WRITTEN_MEANWHILE);
+    assert_same(source, &restored);
+}
