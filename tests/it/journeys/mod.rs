@@ -2,8 +2,16 @@
 //!
 //! Each journey is told by calls of the built program; what it finds is compared by the servers' own answers.
 
+mod access;
+mod cluster;
+mod directory;
+mod files;
+mod interrupted;
+mod s3;
+mod sentinel;
 mod standalone;
 mod tool;
+mod versions;
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +27,7 @@ use self::tool::Tool;
 use crate::servers::{
     dataset::{Digest, assert_same},
     redis::Server,
+    wait_for,
 };
 
 /// What `Writer` writes while a backup runs; left out of comparisons.
@@ -94,7 +103,20 @@ fn restore_and_compare(tool: &Tool, server: &mut Server, source: &Digest) {
 }
 
 fn start_and_compare(server: &mut Server, source: &Digest) {
-    server.try_start_again().unwrap_or_else(|log| panic!("it does not start:\n{log}"));
+    start(server);
     let restored = Digest::of(&mut server.connection()).without(WRITTEN_MEANWHILE);
     assert_same(source, &restored);
+}
+
+/// With what its directory holds.
+fn start(server: &mut Server) {
+    server.try_start_again().unwrap_or_else(|log| panic!("it does not start:\n{log}"));
+}
+
+/// Writes dump.rdb, once the fork of a capture has ended.
+fn save(server: &Server) {
+    wait_for("the fork to end", || {
+        (server.info("rdb_bgsave_in_progress").as_deref() == Some("0")).then_some(())
+    });
+    let () = server.command("SAVE");
 }

@@ -48,9 +48,10 @@ impl ClusterGroup {
         self.primaries.iter().chain(&self.replicas)
     }
 
-    /// All keys of all primaries.
+    /// All keys of all primaries, as they can be compared with those of replicas.
     pub fn digest(&self) -> Digest {
-        let digests = self.primaries.iter().map(|primary| Digest::of(&mut primary.connection()));
+        let digests =
+            self.primaries.iter().map(|primary| Digest::portable(&mut primary.connection()));
         digests.reduce(Digest::with).expect("a Cluster has primaries")
     }
 

@@ -43,6 +43,9 @@ impl Knows {
 
 /// Sends all; one answer each, of which any may be an error.
 fn send(connection: &mut Connection, commands: &[redis::Cmd]) -> Vec<Value> {
+    if commands.is_empty() {
+        return Vec::new();
+    }
     let mut pipeline = Pipeline::with_capacity(commands.len());
     for command in commands {
         pipeline.add_command(command.clone());

@@ -1,0 +1,117 @@
+//! A primary, two replicas and three sentinels: captured from a replica, restored into all three, undone and finished.
+
+use super::{Tool, WRITTEN_MEANWHILE, configure, into, listing, save, start};
+use crate::servers::{
+    Version,
+    dataset::{Digest, Writer, assert_same, fill},
+    redis::Server,
+    sentinel::{MASTER_NAME, SentinelGroup},
+    wait_for,
+};
+
+const KEYS: usize = 1500;
+
+/// Fills the primary and returns once both replicas have it all.
+fn fill_all(group: &SentinelGroup, seed: u64) -> Digest {
+    let mut connection = group.nodes.primary.connection();
+    fill(&mut connection, seed, KEYS);
+    let () = redis::cmd("SET").arg("seed").arg(seed).query(&mut connection).unwrap();
+    let followed: u32 =
+        redis::cmd("WAIT").arg(2).arg(60_000).query(&mut connection).expect("WAIT answers");
+    assert_eq!(followed, 2);
+    Digest::portable(&mut connection)
+}
+
+fn holds(server: &Server, expected: &Digest) {
+    assert_same(expected, &Digest::portable(&mut server.connection()).without(WRITTEN_MEANWHILE));
+}
+
+fn nodes(group: &mut SentinelGroup) -> impl Iterator<Item = &mut Server> {
+    [&mut group.nodes.primary].into_iter().chain(&mut group.nodes.replicas)
+}
+
+fn stop_all(group: &mut SentinelGroup) {
+    group.sentinels.iter_mut().for_each(Server::kill9);
+    nodes(group).for_each(Server::kill9);
+}
+
+/// No sentinel and no node took the capture for a replica that is gone.
+fn no_phantom_is_left(group: &SentinelGroup) {
+    for sentinel in &group.sentinels {
+        let replicas: Vec<redis::Value> =
+            sentinel.command(&format!("SENTINEL REPLICAS {MASTER_NAME}"));
+        assert_eq!(replicas.len(), 2);
+    }
+    assert_eq!(group.nodes.primary.info("connected_slaves").as_deref(), Some("2"));
+    for replica in &group.nodes.replicas {
+        wait_for("the capture to be forgotten", || {
+            (replica.info("connected_slaves").as_deref() == Some("0")).then_some(())
+        });
+    }
+}
+
+fn comes_back(name: &str) {
+    let version = Version::named(name);
+    let mut group = SentinelGroup::start(&version);
+    let source = fill_all(&group, 21);
+    let tool = Tool::new(&version);
+    let writer = Writer::start(vec![group.nodes.primary.connection()]);
+    tool.back_up(&group.url());
+    assert!(writer.stop() > 0);
+    assert_eq!(tool.manifest()["shards"][0]["capturedFrom"], "replica");
+    assert_eq!(tool.manifest()["topology"], "sentinel");
+    no_phantom_is_left(&group);
+    tool.verify_by_load();
+
+    // Something else is there when it is restored.
+    let () = group.nodes.primary.command("FLUSHALL");
+    if version.is_seven() {
+        let () = group.nodes.primary.command("FUNCTION FLUSH");
+    }
+    let present = fill_all(&group, 22);
+    nodes(&mut group).for_each(|node| save(node));
+    stop_all(&mut group);
+    let before = listing(&group.nodes.primary.data_dir());
+    for node in nodes(&mut group) {
+        let report = tool.done("restore", &into(node, &["--latest"]));
+        assert_eq!(report["state"], "restored");
+    }
+    for node in nodes(&mut group) {
+        start(node);
+        holds(node, &source);
+    }
+    group.nodes.wait_for_links();
+    for sentinel in &mut group.sentinels {
+        sentinel.restart();
+    }
+    holds(group.node(group.primary_port()), &source);
+
+    undo_and_finish(&tool, &mut group, &source, &present);
+    // `before` had no marker and no other form of the dataset; neither has what the undo left.
+    assert_eq!(listing(&group.nodes.primary.data_dir()), before);
+}
+
+fn undo_and_finish(tool: &Tool, group: &mut SentinelGroup, source: &Digest, present: &Digest) {
+    stop_all(group);
+    let primary = &mut group.nodes.primary;
+    assert_eq!(tool.done("restore", &into(primary, &["--undo"]))["state"], "undone");
+    start(primary);
+    holds(primary, present);
+    primary.kill9();
+    let replica = &mut group.nodes.replicas[0];
+    assert_eq!(tool.done("restore", &into(replica, &["--finish"]))["state"], "finished");
+    assert!(!replica.data_dir().join(".redis-backup").exists());
+    configure(replica, "replicaof no one");
+    start(replica);
+    holds(replica, source);
+}
+
+#[test]
+fn a_sentinel_installation_comes_back_undone_and_finished() {
+    comes_back("redis-7.0");
+}
+
+#[test]
+fn a_sentinel_installation_of_the_newest_valkey_comes_back() {
+    comes_back("valkey-newest");
+}
