@@ -10,7 +10,7 @@ use crate::servers::{
     redis::Options,
 };
 
-const KEYS: usize = 800;
+const KEYS: usize = 500;
 const PASSWORD: &str = "a-password";
 const USER: &str = "resetkeys resetchannels -@all +psync +replconf +ping +info +role +time";
 

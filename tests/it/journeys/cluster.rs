@@ -14,7 +14,7 @@ use crate::servers::{
     wait_for,
 };
 
-const KEYS: usize = 1500;
+const KEYS: usize = 800;
 
 fn fill_all(cluster: &ClusterGroup) -> Digest {
     for primary in &cluster.primaries {

@@ -15,7 +15,7 @@ use crate::servers::{
     redis::Server,
 };
 
-const KEYS: usize = 800;
+const KEYS: usize = 500;
 
 fn backed_up(version: &Version, codec: &str) -> (Tool, Server, Digest) {
     let server = Server::start(version, &[]);

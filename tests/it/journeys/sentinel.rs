@@ -9,7 +9,7 @@ use crate::servers::{
     wait_for,
 };
 
-const KEYS: usize = 1500;
+const KEYS: usize = 800;
 
 /// Fills the primary and returns once both replicas have it all.
 fn fill_all(group: &SentinelGroup, seed: u64) -> Digest {

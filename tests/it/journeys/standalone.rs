@@ -8,7 +8,7 @@ use crate::servers::{
     wait_for,
 };
 
-const KEYS: usize = 2000;
+const KEYS: usize = 1200;
 
 fn comes_back(name: &str, codec: &str) {
     let version = Version::named(name);

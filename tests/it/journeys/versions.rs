@@ -7,7 +7,7 @@ use crate::servers::{
     redis::Server,
 };
 
-const KEYS: usize = 800;
+const KEYS: usize = 500;
 
 /// A backup of a server of that version, and what was in it.
 fn backed_up(name: &str) -> (Tool, Digest) {
