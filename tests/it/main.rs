@@ -14,6 +14,7 @@ mod cli;
 mod crash;
 mod data_directory;
 mod journeys;
+mod faults;
 mod load;
 mod manifest_fixture;
 mod rdb_encoder;
