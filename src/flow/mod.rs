@@ -15,7 +15,7 @@ mod texts;
 mod transfer;
 mod verify;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -29,6 +29,9 @@ use crate::{
 
 /// As it stands in manifests, records and runs.
 pub(crate) const TOOL: &str = concat!("redis-backup ", env!("CARGO_PKG_VERSION"));
+
+/// How long what is under way in a store may go on after a signal.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A variable of the environment by its name.
 pub type Lookup = dyn Fn(&str) -> Option<String> + Send + Sync;
@@ -64,12 +67,38 @@ impl Context {
     }
 
     /// Never returns unless a signal came.
-    async fn ended(&self) -> Failure {
+    pub(crate) async fn ended(&self) -> Failure {
         let mut signal = self.signal.clone();
         match signal.wait_for(Option::is_some).await.map(|signal| *signal) {
             Ok(Some(signal)) => Failure::Ended { signal },
             // The sender is gone: nobody can end us any more.
             Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Runs `act`, which writes to a store, to its end: a request that is dropped half way may still
+    /// arrive. Some time after a signal it is dropped all the same.
+    pub(crate) async fn unless_ended_long_ago<T>(
+        &self,
+        act: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let ended_long_ago = async {
+            let failure = self.ended().await;
+            tokio::time::sleep(SETTLE_LIMIT).await;
+            failure
+        };
+        tokio::select! {
+            biased;
+            result = act => result,
+            failure = ended_long_ago => Err(failure),
+        }
+    }
+
+    /// A failure when a signal has come.
+    pub(crate) fn check_not_ended(&self) -> Result<(), Failure> {
+        match *self.signal.borrow() {
+            Some(signal) => Err(Failure::Ended { signal }),
+            None => Ok(()),
         }
     }
 

@@ -11,14 +11,15 @@ use crate::{
         identity::{BackupId, SourceName},
     },
     edge::store,
-    failure::{Failure, chain},
+    failure::chain,
 };
 
 /// Long after the last moment at which a backup may still be committed.
 const LEFT_OVER_AFTER: SignedDuration = SignedDuration::from_hours(48);
 
-/// How long a failed run cleans up behind itself; a later sweep does the rest.
-pub(super) const CLEAN_UP_LIMIT: Duration = Duration::from_secs(20);
+/// How long a failed run cleans up behind itself; a later sweep does the rest. Short enough that a run
+/// that was told to end does so before Kubernetes loses patience, which is after 30 s.
+pub(super) const CLEAN_UP_LIMIT: Duration = Duration::from_secs(8);
 
 /// Removes everything of a backup whose manifest was never written.
 pub(super) async fn discard(opened: &Opened, source: &SourceName, backup: &BackupId) {
@@ -54,17 +55,12 @@ async fn remove_below(opened: &Opened, prefix: &str) {
 
 /// Removes what lies there for two days without a manifest. A failure to do so is only logged: the
 /// backup that was just committed is one all the same.
-pub(super) async fn sweep(
-    opened: &Opened,
-    source: &SourceName,
-    context: &Context,
-) -> Result<(), Failure> {
+pub(super) async fn sweep(opened: &Opened, source: &SourceName, context: &Context) {
     match try_sweep(opened, source, context).await {
         Ok(0) => {}
         Ok(count) => tracing::info!("swept {count} leftovers of runs that never ended"),
         Err(error) => tracing::warn!("leftovers were not swept: {}", chain(&error)),
     }
-    Ok(())
 }
 
 async fn try_sweep(

@@ -1,23 +1,24 @@
 //! `backup`: observe, decide, capture, confirm, commit. A backup exists when its manifest does.
 
-mod finish;
+mod commit;
 mod guard;
 pub(super) mod prepare;
 mod shards;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
-use self::prepare::Prepared;
+use self::{commit::Written, prepare::Prepared};
 use super::{
     Context,
-    catalog::{self, Located, json},
+    catalog::{Located, json, newest_manifest},
     stores::{self, Opened},
     sweep,
 };
 use crate::{
     cli::Backup,
     domain::{
-        catalog::run_key,
+        catalog,
         identity::{BackupId, ScheduleName, SourceName},
         manifest::Manifest,
         record::{self, Run, RunKind},
@@ -109,79 +110,55 @@ async fn run_task(task: &Task, context: &Context) -> Result<BackedUp, Failure> {
     let _lock = guard::lock(&task.source, context)?;
     let opened = context.unless_ended(stores::open(&task.store, context)).await?;
 
+    let result = take(task, &opened, &backup, begun, context).await;
+    record_run(task, &opened, &backup, begun, result.as_ref().err(), context).await;
+    result
+}
+
+/// The table of contents of a backup.
+async fn take(
+    task: &Task,
+    opened: &Opened,
+    backup: &BackupId,
+    begun: Timestamp,
+    context: &Context,
+) -> Result<BackedUp, Failure> {
     let located = Located {
         opened: opened.clone(),
         source: task.source.name.clone(),
         backup: backup.clone(),
     };
-    let result = match context.unless_ended(take(task, &located, begun, context)).await {
-        // Not to be interrupted: whether the manifest is there must be known.
-        Ok(taken) => commit(taken, &located, begun, context).await,
+    let store = context.unless_ended_long_ago(store_archives(task, &located, begun, context));
+    let stored = store.await.and_then(|stored| context.check_not_ended().map(|()| stored));
+    let Stored { manifest, plain_bytes, warnings } = match stored {
+        Ok(stored) => stored,
         Err(failure) => {
-            sweep::discard(&opened, &task.source.name, &backup).await;
-            Err(failure)
+            sweep::discard(opened, &task.source.name, backup).await;
+            return Err(failure);
         }
     };
-    record_run(task, &opened, &backup, begun, result.as_ref().err(), context).await;
-    if result.is_ok() {
-        // A signal ends the sweep, and the backup is one all the same.
-        let _ = context.unless_ended(sweep::sweep(&opened, &task.source.name, context)).await;
+    let write = async { Ok(commit::write(&located, &manifest).await) };
+    match context.unless_ended_long_ago(write).await.unwrap_or_else(Written::Unknown) {
+        Written::Committed => {}
+        Written::Refused(failure) => {
+            sweep::discard(opened, &task.source.name, backup).await;
+            return Err(failure);
+        }
+        Written::Unknown(failure) => {
+            // With a manifest that arrived all the same, this is a backup.
+            tracing::warn!("whether {backup} was committed is not known; its archives stay");
+            return Err(failure);
+        }
     }
-    result
-}
-
-/// Everything of a backup but its manifest.
-struct Taken {
-    manifest: Manifest,
-    plain_bytes: u64,
-    warnings: Vec<String>,
-}
-
-/// The table of contents of a backup, up to the commit.
-async fn take(
-    task: &Task,
-    located: &Located,
-    begun: Timestamp,
-    context: &Context,
-) -> Result<Taken, Failure> {
-    let Located { opened, source, backup: _ } = located;
-    let Prepared { access, topology, plan, spool, mut warnings } =
-        prepare::prepare(task, opened, context).await?;
-    let origin = guard::claim_origin(task, opened, &topology, context).await?;
-    let previous = catalog::newest_manifest(opened, source).await;
-
-    let job = shards::Job {
-        task,
-        located,
-        access: &access,
-        spool: &spool,
-        previous: previous.as_ref(),
-        context,
-    };
-    let (topology, shards) = shards::capture_all(&job, topology, plan, &mut warnings).await?;
-
-    let installation = finish::store_installation(&job, &topology, &shards).await?;
-    let parts = finish::Parts { origin, topology: &topology, shards: &shards, installation, begun };
-    let manifest = finish::assemble(&job, parts)?;
-    finish::confirm(&*opened.store, &manifest).await?;
-    let plain_bytes = shards.iter().map(|shard| shard.plain.bytes).sum();
-    Ok(Taken { manifest, plain_bytes, warnings })
-}
-
-/// Writes the manifest. If the store's answer is lost the archives stay: a manifest may be there
-/// that needs them, and if not, a sweep removes them.
-async fn commit(
-    taken: Taken,
-    located: &Located,
-    begun: Timestamp,
-    context: &Context,
-) -> Result<BackedUp, Failure> {
-    let Taken { manifest, plain_bytes, warnings } = taken;
-    let Located { opened, source, backup } = located;
-    finish::write_manifest(located, &manifest, context.now()).await?;
     tracing::info!(keys = manifest.keys(), stored_bytes = manifest.stored_bytes(), "committed");
+
+    tokio::select! {
+        () = sweep::sweep(opened, &task.source.name, context) => {}
+        // The backup is there; a later one sweeps.
+        _ = context.ended() => {}
+    }
     Ok(BackedUp {
-        source: source.clone(),
+        source: task.source.name.clone(),
         store: opened.name.clone(),
         backup: backup.clone(),
         shards: manifest.shards.len(),
@@ -192,6 +169,45 @@ async fn commit(
         skew_seconds: manifest.skew_seconds,
         warnings,
     })
+}
+
+/// Archives that the store has confirmed, and the manifest that will make them a backup.
+struct Stored {
+    manifest: Manifest,
+    plain_bytes: u64,
+    warnings: Vec<String>,
+}
+
+/// Everything before the commit.
+async fn store_archives(
+    task: &Task,
+    located: &Located,
+    begun: Timestamp,
+    context: &Context,
+) -> Result<Stored, Failure> {
+    let opened = &located.opened;
+    let Prepared { access, topology, plan, spool, mut warnings } =
+        context.unless_ended(prepare::prepare(task, opened, context)).await?;
+    let origin = guard::claim_origin(task, opened, &topology, context).await?;
+
+    let halt = watch::Sender::new(false);
+    let previous = newest_manifest(opened, &located.source).await;
+    let job = shards::Job {
+        task,
+        located,
+        access: &access,
+        spool: &spool,
+        previous: previous.as_ref(),
+        context,
+        halt,
+    };
+    let (topology, shards) = shards::capture_all(&job, topology, plan, &mut warnings).await?;
+
+    let installation = commit::store_installation(&job, &topology, &shards).await?;
+    let parts = commit::Parts { origin, topology: &topology, shards: &shards, installation, begun };
+    let manifest = commit::confirmed(&job, parts).await?;
+    let plain_bytes = shards.iter().map(|shard| shard.plain.bytes).sum();
+    Ok(Stored { manifest, plain_bytes, warnings })
 }
 
 /// A run that cannot be noted is still what it was: the failure to note it is only logged.
@@ -217,7 +233,7 @@ async fn record_run(
         error: failure.map(|failure| chain(failure)),
     };
     let written = async {
-        let key = run_key(&run.source, begun, context.chance(), run.kind.word())
+        let key = catalog::run_key(&run.source, begun, context.chance(), run.kind.word())
             .map_err(|error| error.to_string())?;
         let body = json(&run).map_err(|failure| chain(&failure))?;
         opened.store.create(&key, body.into()).await.map_err(|error| chain(&error))

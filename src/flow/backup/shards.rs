@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::{Task, prepare};
 use crate::{
@@ -44,6 +45,35 @@ pub(super) struct Job<'a> {
     /// Of the source's last backup here: it tells about how long this one will be.
     pub(super) previous: Option<&'a Manifest>,
     pub(super) context: &'a Context,
+    /// Set by the first capture that fails for good, for the others.
+    pub(super) halt: watch::Sender<bool>,
+}
+
+impl Job<'_> {
+    /// Never returns unless a signal came or another shard failed.
+    async fn ended(&self) -> Failure {
+        let mut halt = self.halt.subscribe();
+        tokio::select! {
+            biased;
+            failure = self.context.ended() => failure,
+            _ = halt.wait_for(|halt| *halt) => Failure::Unsettled {
+                source_name: self.task.source.name.clone(),
+                finding: "another shard failed".to_owned(),
+            },
+        }
+    }
+
+    /// Drops `act`, which writes to no store, as soon as it is of no more use.
+    async fn unless_ended<T>(
+        &self,
+        act: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            failure = self.ended() => Err(failure),
+            result = act => result,
+        }
+    }
 }
 
 /// A captured shard and what its parts of manifest and installation say.
@@ -68,16 +98,25 @@ pub(super) async fn capture_all(
     let mut captured: BTreeMap<u32, ShardCapture> = BTreeMap::new();
     for round in 1..=ROUNDS_MAX {
         let missing = plan.shards.iter().filter(|shard| !captured.contains_key(&shard.shard));
-        let done: Vec<ShardCapture> = stream::iter(missing)
-            .map(|shard| capture_shard(job, shard, &budget))
+        // Not dropped at the first failure: each takes back by itself what it sent.
+        let done: Vec<Result<ShardCapture, Failure>> = stream::iter(missing)
+            .map(|shard| async {
+                let captured = capture_shard(job, shard, &budget).await;
+                if captured.is_err() {
+                    job.halt.send_replace(true);
+                }
+                captured
+            })
             .buffer_unordered(job.task.source.captures_at_once)
-            .try_collect()
-            .await?;
+            .collect()
+            .await;
+        let done: Vec<ShardCapture> = done.into_iter().collect::<Result<_, _>>()?;
         captured.extend(done.into_iter().map(|shard| (shard.manifest.shard, shard)));
 
         let Some(before) = &topology.slot_map else { break };
         let source = &job.task.source;
-        let after = prepare::look(&source.name, &source.url.address, job.access).await?;
+        let look = prepare::look(&source.name, &source.url.address, job.access);
+        let after = job.unless_ended(look).await?;
         let Some(now) = &after.slot_map else { break };
         let moved = now.changed_since(before);
         if moved.is_empty() && now.0.len() == before.0.len() {
@@ -198,9 +237,9 @@ async fn capture_from(
     tracing::info!(node = %address, "capture: {reason}");
     let Located { opened, source, backup } = job.located;
     let began = job.context.now();
-    let snapshot = Snapshot::begin(address, &job.access.nodes, server, Limits::default())
-        .await
-        .map_err(|source| Failure::Capture { shard: plan.shard, node: address.clone(), source })?;
+    let snapshot = Snapshot::begin(address, &job.access.nodes, server, Limits::default());
+    let failed = |source| Failure::Capture { shard: plan.shard, node: address.clone(), source };
+    let snapshot = job.unless_ended(async { snapshot.await.map_err(failed) }).await?;
     let point =
         ReplicationPoint { id: snapshot.replication_id().to_owned(), offset: snapshot.offset() };
     let captured_at = snapshot.asked_at();
@@ -225,7 +264,7 @@ async fn capture_from(
         budget,
         key_of: &key_of,
     };
-    let captured = capture(plan.shard, address, snapshot, pipeline, &bar).await;
+    let captured = capture(plan.shard, address, snapshot, pipeline, &bar, job.ended()).await;
     bar.finish();
     let Captured { scanned: Scanned { content, private }, plain, objects } = captured?;
     refuse_unproven(&content)?;

@@ -1,11 +1,17 @@
 //! One shard's bytes on their way: socket, scan and digest, codec, spool, store. All of it or nothing.
 
+use std::{pin::pin, time::Duration};
+
 use bytes::{Bytes, BytesMut};
-use tokio::sync::mpsc;
+use futures_util::{FutureExt as _, future::FusedFuture as _};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 
 use super::{
     Budget, OBJECT_BYTES_MAX,
-    upload::{Destination, upload},
+    upload::{Destination, Incoming, upload},
 };
 use crate::{
     domain::{
@@ -28,6 +34,9 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks between socket and scan. They go round and round, so no memory is ever given back.
 const CHUNKS: usize = 8;
 
+/// How long an upload may take back what it sent, once its capture has failed.
+const TAKE_BACK_LIMIT: Duration = Duration::from_secs(8);
+
 /// How the bytes of a capture are treated.
 #[derive(Clone, Copy)]
 pub(crate) struct Pipeline<'a> {
@@ -48,13 +57,15 @@ pub(crate) struct Captured {
     pub(crate) objects: Vec<Object>,
 }
 
-/// Runs the pipeline until the framing has proven the end of the RDB and the store has all of it.
+/// Runs the pipeline until the framing has proven the end of the RDB and the store has all of it, or
+/// until `ended` tells why it shall end before.
 pub(crate) async fn capture(
     shard: u32,
     node: &NodeAddress,
     mut snapshot: Snapshot,
     pipeline: Pipeline<'_>,
     bar: &Bar,
+    ended: impl Future<Output = Failure>,
 ) -> Result<Captured, Failure> {
     let Pipeline { expectations, codec, level, spool, store, budget, key_of } = pipeline;
     let (filled, mut to_encode) = mpsc::channel::<BytesMut>(CHUNKS);
@@ -111,8 +122,21 @@ pub(crate) async fn capture(
             .map_err(|_| Failure::Worker { attempt: "scan and encode a capture" })?
             .map_err(|error| error.into_failure(shard, node))
     };
-    let store = upload(Destination { store, key_of, budget }, spool_reader, digests);
-    let ((), (scanned, plain), objects) = tokio::try_join!(read, encode, store)?;
+    let (stop, stopped) = watch::channel(false);
+    let incoming = Incoming { spool: spool_reader, stop: stopped };
+    let destination = Destination { store, key_of, budget };
+    let mut store = pin!(upload(destination, incoming, digests).fuse());
+    let done = tokio::select! {
+        biased;
+        failure = ended => Err(failure),
+        done = async { tokio::try_join!(read, encode, &mut store) } => done,
+    };
+    if done.is_err() && !store.is_terminated() {
+        // A request that is dropped half way may still arrive, after whoever cleans up has looked.
+        stop.send_replace(true);
+        let _ = timeout(TAKE_BACK_LIMIT, store).await;
+    }
+    let ((), (scanned, plain), objects) = done?;
     Ok(Captured { scanned, plain, objects })
 }
 

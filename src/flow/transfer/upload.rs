@@ -1,7 +1,7 @@
 //! Stored bytes into the objects of one archive. Nothing of an object is visible before all of it is there.
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{Budget, OBJECT_BYTES_MAX};
 use crate::{
@@ -27,17 +27,25 @@ pub(super) struct Destination<'a> {
     pub(super) budget: &'a Budget,
 }
 
-/// Uploads what comes out of the spool until it ends. `digests` tells of each object as it is complete.
+/// What an upload reads, until it is told to stop.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) spool: spool::Reader,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// Uploads what comes until it ends. `digests` tells of each object as it is complete. One that is
+/// told to stop takes back the object that it had begun.
 pub(super) async fn upload(
     destination: Destination<'_>,
-    mut spool: spool::Reader,
+    mut incoming: Incoming,
     mut digests: mpsc::Receiver<Digests>,
 ) -> Result<Vec<Object>, Failure> {
     let mut objects = Vec::new();
     let mut rest = Bytes::new();
     loop {
         if rest.is_empty() {
-            match next(&mut spool).await? {
+            match next(&mut incoming).await? {
                 Some(bytes) => rest = bytes,
                 None if !objects.is_empty() => return Ok(objects),
                 None => {}
@@ -47,7 +55,7 @@ pub(super) async fn upload(
         let key = (destination.key_of)(index)?;
         let attempt = |source| Failure::Store { attempt: format!("store {key}"), source };
         let mut upload = destination.store.upload(&key).await.map_err(attempt)?;
-        let sent = send_object(destination, &mut *upload, &mut spool, &mut rest).await;
+        let sent = send_object(destination, &mut *upload, &mut incoming, &mut rest).await;
         let finished = match sent {
             Ok(()) => finish(upload, &key, &mut digests).await,
             Err(failure) => {
@@ -64,7 +72,7 @@ pub(super) async fn upload(
 async fn send_object(
     destination: Destination<'_>,
     upload: &mut dyn Upload,
-    spool: &mut spool::Reader,
+    incoming: &mut Incoming,
     rest: &mut Bytes,
 ) -> Result<(), Failure> {
     let mut left = OBJECT_BYTES_MAX;
@@ -74,7 +82,7 @@ async fn send_object(
         let mut body = Vec::with_capacity(size);
         while body.len() < size {
             if rest.is_empty() {
-                match next(spool).await? {
+                match next(incoming).await? {
                     Some(bytes) => *rest = bytes,
                     None => break,
                 }
@@ -87,7 +95,7 @@ async fn send_object(
             .await
             .map_err(|source| Failure::Store { attempt: "store a part".to_owned(), source })?;
         if rest.is_empty() && left > 0 {
-            match next(spool).await? {
+            match next(incoming).await? {
                 Some(bytes) => *rest = bytes,
                 None => break,
             }
@@ -113,11 +121,20 @@ async fn finish(
 }
 
 /// The next bytes of the spool. A spool broken by the encoder never answers: the encoder's own
-/// failure says why, and ends this.
-async fn next(spool: &mut spool::Reader) -> Result<Option<Bytes>, Failure> {
-    match spool.next().await {
-        Err(spool::Error::Broken) => std::future::pending().await,
-        other => other.map_err(Failure::Spool),
+/// failure says why, and stops this.
+async fn next(incoming: &mut Incoming) -> Result<Option<Bytes>, Failure> {
+    let Incoming { spool, stop } = incoming;
+    let bytes = async {
+        match spool.next().await {
+            Err(spool::Error::Broken) => std::future::pending().await,
+            other => other.map_err(Failure::Spool),
+        }
+    };
+    tokio::select! {
+        biased;
+        // Whoever stopped it knows why.
+        _ = stop.wait_for(|stop| *stop) => Err(Failure::Worker { attempt: "upload a capture" }),
+        bytes = bytes => bytes,
     }
 }
 

@@ -1,5 +1,6 @@
 //! From stored archives to a backup: the installation, the store's own confirmation, and last the manifest.
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 
@@ -12,7 +13,7 @@ use crate::{
         manifest::{self, Archive, Manifest, Object, Origin, ShrinkGuard},
         topology::Topology,
     },
-    edge::store::Store,
+    edge::store::{self, Store},
     failure::Failure,
     flow::{TOOL, catalog::Located, transfer::upload_bytes},
 };
@@ -48,8 +49,9 @@ pub(super) async fn store_installation(
     Ok(Archive { name: catalog::INSTALLATION.to_owned(), codec, objects: vec![object] })
 }
 
-pub(super) fn assemble(job: &Job<'_>, parts: Parts<'_>) -> Result<Manifest, Failure> {
-    let Located { opened: _, source, backup } = job.located;
+/// The manifest, once the store has confirmed every object that it names.
+pub(super) async fn confirmed(job: &Job<'_>, parts: Parts<'_>) -> Result<Manifest, Failure> {
+    let Located { opened, source, backup } = job.located;
     let Parts { origin, topology, shards, installation, begun } = parts;
     let ended = job.context.now();
     let server = shards.first().map(|shard| shard.server.clone());
@@ -73,39 +75,51 @@ pub(super) fn assemble(job: &Job<'_>, parts: Parts<'_>) -> Result<Manifest, Fail
         installation,
         shrink_guard: ShrinkGuard::NotChecked,
     };
-    manifest.check().map_err(|source| Failure::Manifest {
-        attempt: format!("assemble the manifest of {backup}"),
-        source,
-    })?;
-    Ok(manifest)
-}
-
-/// The moment from which the backup exists.
-pub(super) async fn write_manifest(
-    located: &Located,
-    manifest: &Manifest,
-    now: Timestamp,
-) -> Result<(), Failure> {
-    let Located { opened, source, backup } = located;
-    let attempt = || format!("commit {backup}");
-    if now.duration_since(manifest.begun) > COMMIT_WITHIN {
+    let attempt = format!("commit {backup}");
+    manifest.check().map_err(|source| Failure::Manifest { attempt, source })?;
+    confirm(&*opened.store, &manifest).await?;
+    if ended.duration_since(begun) > COMMIT_WITHIN {
         return Err(Failure::Refused {
             finding: format!("{backup} took more than {} h", COMMIT_WITHIN.as_hours()),
             hint: "capture more shards at once, or use a faster store".to_owned(),
         });
     }
-    let body =
-        manifest.encode().map_err(|source| Failure::Manifest { attempt: attempt(), source })?;
-    opened
-        .store
-        .create(&catalog::manifest_key(source, backup), body.into())
-        .await
-        .map_err(|source| Failure::Store { attempt: attempt(), source })?;
-    Ok(())
+    Ok(manifest)
 }
 
-/// The store itself must tell of every object what the manifest says.
-pub(super) async fn confirm(store: &dyn Store, manifest: &Manifest) -> Result<(), Failure> {
+/// What became of the manifest.
+pub(super) enum Written {
+    Committed,
+    /// It is surely not there: the archives may go.
+    Refused(Failure),
+    /// It may be there, or arrive yet: the archives must stay.
+    Unknown(Failure),
+}
+
+/// The commit itself.
+pub(super) async fn write(located: &Located, manifest: &Manifest) -> Written {
+    let Located { opened, source, backup } = located;
+    let attempt = || format!("commit {backup}");
+    let body = match manifest.encode() {
+        Ok(body) => Bytes::from(body),
+        Err(source) => return Written::Refused(Failure::Manifest { attempt: attempt(), source }),
+    };
+    let key = catalog::manifest_key(source, backup);
+    let Err(error) = opened.store.create(&key, body.clone()).await else {
+        return Written::Committed;
+    };
+    // A lost reply looks like a failure.
+    let found = opened.store.read(&key, manifest::BYTES_MAX).await;
+    let is_final = !matches!(error, store::Error::Unavailable { .. });
+    let failure = Failure::Store { attempt: attempt(), source: error };
+    match found {
+        Ok(found) if found == body => Written::Committed,
+        Err(store::Error::NotFound { .. }) if is_final => Written::Refused(failure),
+        Ok(_) | Err(_) => Written::Unknown(failure),
+    }
+}
+
+async fn confirm(store: &dyn Store, manifest: &Manifest) -> Result<(), Failure> {
     let objects = manifest.archives().flat_map(|archive| &archive.objects);
     stream::iter(objects)
         .map(|object| confirm_object(store, &manifest.backup, object))
