@@ -257,12 +257,15 @@ impl Bench {
         assert_eq!(self.place.unfinished(), Vec::<PathBuf>::new());
     }
 
-    /// The note of the newest run.
+    /// The notes of all runs, oldest first.
     #[track_caller]
-    pub fn newest_run(&self) -> serde_json::Value {
-        let runs = self.place.root().join(SOURCE).join("runs");
-        let newest = files(&runs).into_iter().max().expect("a run was noted");
-        serde_json::from_slice(&fs::read(newest).unwrap()).unwrap()
+    pub fn runs(&self) -> Vec<serde_json::Value> {
+        let read = |path: PathBuf| serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        let mut runs: Vec<serde_json::Value> =
+            files(&self.place.root().join(SOURCE).join("runs")).into_iter().map(read).collect();
+        // Names tell no more than the second.
+        runs.sort_by_key(|run| run["begun"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap());
+        runs
     }
 }
 

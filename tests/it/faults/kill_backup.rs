@@ -36,7 +36,7 @@ fn kill_again_and_again(bench: &Bench) {
             assert!(proven.contains(&backup), "the next backup is not listed");
         }
     }
-    assert!(killed > KILLS / 2, "only {killed} of {KILLS} runs were still there to be killed");
+    assert!(killed > KILLS / 4, "only {killed} of {KILLS} runs were still there to be killed");
     eprintln!("{killed} kills, {} backups whole", proven.len());
     leftovers_are_swept_when_they_are_old(bench, &mut proven);
 }

@@ -2,3 +2,5 @@
 
 mod bench;
 mod kill_backup;
+mod kill_restore;
+mod signals;
