@@ -260,7 +260,7 @@ impl Failure {
             Self::Locked { .. } => "wait for it to end; nothing was changed".into(),
             Self::Incompatible(_) => "nothing was changed; use a server that fits".into(),
             Self::DataDirectory { source, .. } => hint_of_data_directory(source).into(),
-            Self::Server(_) => "name a server that fits by --server-binary or `serverBinary:`".into(),
+            Self::Server(source) => hint_of_server(source).into(),
             Self::Local { .. } => "look at the path, its permissions and the free space".into(),
             Self::Worker { .. } => "this is a bug; please report it with the log".into(),
             Self::Ended { .. } => "nothing is half done: run again".into(),
@@ -387,6 +387,25 @@ const fn exit_of_server(error: &server_process::Error) -> Exit {
         | server_process::Error::TooSlow { .. }
         | server_process::Error::Ask { .. }
         | server_process::Error::Reply { .. } => Exit::Unexpected,
+    }
+}
+
+const fn hint_of_server(error: &server_process::Error) -> &'static str {
+    match error {
+        server_process::Error::Run { .. } | server_process::Error::Version { .. } => {
+            "name a redis-server or valkey-server that fits by --server-binary or `serverBinary:`; \
+             `--level content` needs none"
+        }
+        server_process::Error::Refused { .. } => {
+            "its words say why: damage, or a module that it lacks; `--level content` tells damage"
+        }
+        server_process::Error::File { .. } => {
+            "look at the free space and the permissions of the temporary folder (TMPDIR)"
+        }
+        server_process::Error::TooSlow { .. } => "run again where memory and processor are free",
+        server_process::Error::Ask { .. } | server_process::Error::Reply { .. } => {
+            "run again; if it fails again, name another server by --server-binary"
+        }
     }
 }
 
