@@ -42,6 +42,7 @@ async fn main() -> ExitCode {
         environment: Arc::new(environment),
         signal,
         progress,
+        over_store: Arc::new(|store| store),
     };
     match flow::run(cli, &context).await {
         Ok(outcome) => finish(output, &outcome),

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use crate::{
     cli::{Cli, Verb},
+    edge::store::Store,
     failure::{Failure, Signal},
     report::{Outcome, Progress},
     settings::{Environment, Settings},
@@ -36,6 +37,9 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 /// A variable of the environment by its name.
 pub type Lookup = dyn Fn(&str) -> Option<String> + Send + Sync;
 
+/// A store in the place of another.
+pub type OverStore = dyn Fn(Arc<dyn Store>) -> Arc<dyn Store> + Send + Sync;
+
 /// What enters from outside: time, chance, environment, the wish to end, and the terminal.
 #[derive(Clone)]
 pub struct Context {
@@ -45,6 +49,8 @@ pub struct Context {
     /// Holds a signal from the moment that one came.
     pub signal: watch::Receiver<Option<Signal>>,
     pub progress: Progress,
+    /// Put around every store that is opened: the identity, but for tests of what a store may do.
+    pub over_store: Arc<OverStore>,
 }
 
 impl fmt::Debug for Context {

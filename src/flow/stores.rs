@@ -26,7 +26,7 @@ pub(super) async fn open(store: &settings::Store, context: &Context) -> Result<O
             Arc::new(Box::pin(connect).await.map_err(failed)?)
         }
     };
-    Ok(Opened { name: store.name.clone(), store: opened })
+    Ok(Opened { name: store.name.clone(), store: (context.over_store)(opened) })
 }
 
 fn s3_settings(config: &settings::S3, run: u64) -> S3Settings {
