@@ -3,4 +3,5 @@
 mod bench;
 mod kill_backup;
 mod kill_restore;
+mod matrix;
 mod signals;

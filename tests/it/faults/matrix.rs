@@ -1,0 +1,273 @@
+//! Every call to a store fails once before and once after it acted, or for ever, or is where the run is dropped. One promise holds after all of them.
+
+use std::{fmt::Debug, future::poll_fn, sync::Arc, task::Poll};
+
+use bytes::Bytes;
+use clap::Parser as _;
+use jiff::{SignedDuration, Timestamp};
+use redis_backup::{
+    cli::{Cli, OutputForm},
+    edge::store::{Fault, Flaky, Memory, Operation, Store},
+    failure::{Exit, Failure, chain},
+    flow::{self, Context},
+    report::{self, Outcome, Progress},
+};
+use tokio::sync::watch;
+
+use super::bench::{LONG_AGO, SOURCE, digest, fill};
+use crate::servers::{Version, redis::Server};
+
+/// A source, and a store in memory that is reached through faults.
+struct Stage {
+    source: Server,
+    memory: Memory,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let source = Server::start(&Version::usual(), &[]);
+        fill(&source, 3, 1);
+        Self { source, memory: Memory::new(now()) }
+    }
+
+    fn backup_arguments(&self) -> Vec<String> {
+        let url = self.source.url();
+        ["backup", "--source-url", &url].map(String::from).to_vec()
+    }
+
+    /// Runs a verb on a store that fails so; and which calls came.
+    async fn run(&self, words: &[String], faults: Vec<Fault>) -> (Result<Outcome, Failure>, Flaky) {
+        self.memory.set_clock(now());
+        let flaky = Flaky::new(Arc::new(self.memory.clone()), faults);
+        let outcome = flow::run(cli(words), &context(Arc::new(flaky.clone()), now)).await;
+        (outcome, flaky)
+    }
+
+    /// The promise: each listed backup is read back whole. Returns how many there are.
+    async fn assert_listed_are_whole(&self, what: &impl Debug) -> usize {
+        let words = ["verify", "--all", "--level", "content"].map(String::from);
+        let (outcome, _) = self.run(&words, Vec::new()).await;
+        let outcome = outcome.unwrap_or_else(|failure| panic!("{what:?}: {}", chain(&failure)));
+        let report = json(&outcome);
+        assert_eq!(outcome.exit, Exit::Done, "{what:?}: {report}");
+        report["backups"].as_array().unwrap().len()
+    }
+
+    async fn runs(&self) -> usize {
+        self.memory.list(&format!("{SOURCE}/runs/")).await.unwrap().len()
+    }
+}
+
+fn cli(words: &[String]) -> Cli {
+    let mut line = vec!["redis-backup".to_owned()];
+    line.extend_from_slice(words);
+    line.extend(["--source-name", SOURCE, "--store", "/nonexistent/store"].map(String::from));
+    Cli::try_parse_from(line).unwrap()
+}
+
+fn context(
+    store: Arc<dyn Store>,
+    clock: impl Fn() -> Timestamp + Send + Sync + 'static,
+) -> Context {
+    let (sender, signal) = watch::channel(None);
+    // Nobody sends a signal; a closed channel says the same.
+    drop(sender);
+    Context {
+        clock: Arc::new(clock),
+        chance: Arc::new(rand::random),
+        environment: Arc::new(|_| None),
+        signal,
+        progress: Progress::quiet(),
+        over_store: Arc::new(move |_| Arc::clone(&store)),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a real Redis lives in real time")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+fn json(outcome: &Outcome) -> serde_json::Value {
+    let mut bytes = Vec::new();
+    report::print(&mut bytes, OutputForm::Json, &*outcome.report).unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+/// Every call that an undisturbed run made fails once, before and after it acted; every operation fails for ever.
+fn faults_of(calls: &[(Operation, String)]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for operation in Operation::ALL {
+        let count = calls.iter().filter(|(called, _)| *called == operation).count();
+        for calls_before in 0..count {
+            for after_acting in [false, true] {
+                faults.push(Fault { calls_before, after_acting, ..Fault::once(operation) });
+            }
+        }
+        faults.push(Fault { failures: usize::MAX, ..Fault::once(operation) });
+        faults.push(Fault { failures: usize::MAX, after_acting: true, ..Fault::once(operation) });
+    }
+    faults
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_call_fails_in_a_backup_what_is_listed_is_whole() {
+    let stage = Stage::new();
+    let before = digest(&stage.source);
+    let words = stage.backup_arguments();
+    // The first run of a prefix claims it; those after it do not.
+    let (outcome, first) = stage.run(&words, Vec::new()).await;
+    outcome.unwrap();
+    let (outcome, flaky) = stage.run(&words, Vec::new()).await;
+    outcome.unwrap();
+    let mut calls = flaky.calls();
+    calls.extend(first.calls());
+    let faults = faults_of(&calls);
+    let mut listed = stage.assert_listed_are_whole(&"nothing").await;
+    let (mut failed, mut unknown) = (0, 0);
+    for fault in &faults {
+        let noted = stage.runs().await;
+        let (outcome, _) = stage.run(&words, vec![fault.clone()]).await;
+        let now_listed = stage.assert_listed_are_whole(fault).await;
+        match outcome {
+            Ok(outcome) => {
+                assert_eq!(outcome.exit, Exit::Done, "{fault:?}");
+                assert_eq!(now_listed, listed + 1, "{fault:?}");
+            }
+            Err(failure) => {
+                failed += 1;
+                assert_eq!(
+                    failure.exit(),
+                    Exit::StoreUnavailable,
+                    "{fault:?}: {}",
+                    chain(&failure)
+                );
+                unknown += now_listed - listed;
+            }
+        }
+        listed = now_listed;
+        if fault.operation != Operation::Create && fault.failures == 1 {
+            assert_eq!(stage.runs().await, noted + 1, "{fault:?}: no note of the run");
+        }
+    }
+    assert_eq!(digest(&stage.source), before, "the source changed");
+    assert_eq!(stage.source.info("connected_slaves").as_deref(), Some("0"));
+    eprintln!("{} faults, {failed} failed backups, {unknown} committed all the same", faults.len());
+    assert!(failed > faults.len() / 4, "only {failed} of {} faults were met", faults.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_call_fails_in_a_verification_nothing_is_called_proven_that_is_not() {
+    let stage = Stage::new();
+    let (outcome, _) = stage.run(&stage.backup_arguments(), Vec::new()).await;
+    outcome.unwrap();
+    for level in ["stored", "content"] {
+        let words = ["verify", "--all", "--level", level].map(String::from);
+        let (outcome, flaky) = stage.run(&words, Vec::new()).await;
+        assert_eq!(outcome.unwrap().exit, Exit::Done);
+        for fault in faults_of(&flaky.calls()) {
+            match stage.run(&words, vec![fault.clone()]).await.0 {
+                Ok(outcome) => {
+                    assert_eq!(outcome.exit, Exit::Done, "{fault:?}: {}", json(&outcome));
+                    let reads = [
+                        Operation::Read,
+                        Operation::Attributes,
+                        Operation::Download,
+                        Operation::Next,
+                    ];
+                    assert!(
+                        !(reads.contains(&fault.operation)
+                            && flaky.calls().iter().any(|(called, _)| *called == fault.operation)),
+                        "proven, though it could not be read: {fault:?}"
+                    );
+                }
+                Err(failure) => assert_eq!(failure.exit(), Exit::StoreUnavailable, "{fault:?}"),
+            }
+        }
+        assert_eq!(stage.assert_listed_are_whole(&level).await, 1);
+    }
+}
+
+/// A crash at every call: the task is dropped where it stands.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_dropped_at_any_call_is_whole_or_absent() {
+    let stage = Stage::new();
+    let words = stage.backup_arguments();
+    let (outcome, flaky) = stage.run(&words, Vec::new()).await;
+    outcome.unwrap();
+    let calls = flaky.calls().len();
+    let mut dropped = 0;
+    for (at, more_polls) in (0..=calls).flat_map(|at| [(at, 0), (at, 1)]) {
+        let flaky = Flaky::new(Arc::new(stage.memory.clone()), Vec::new());
+        stage.memory.set_clock(now());
+        let context = context(Arc::new(flaky.clone()), now);
+        let mut run = Box::pin(flow::run(cli(&words), &context));
+        let mut left = more_polls;
+        // The store yields before and after it acts: one poll more is the other side of the act.
+        let ended = poll_fn(|task| match run.as_mut().poll(task) {
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending if flaky.calls().len() < at => Poll::Pending,
+            Poll::Pending if left == 0 => Poll::Ready(false),
+            Poll::Pending => {
+                left -= 1;
+                Poll::Pending
+            }
+        })
+        .await;
+        drop(run);
+        dropped += usize::from(!ended);
+        stage.assert_listed_are_whole(&format!("dropped at call {at}")).await;
+    }
+    eprintln!("{dropped} backups dropped at {calls} calls");
+    assert!(dropped > calls, "only {dropped} were dropped");
+    let (outcome, _) = stage.run(&words, Vec::new()).await;
+    outcome.unwrap();
+}
+
+#[tokio::test]
+async fn leftovers_are_swept_after_two_days_by_the_clock_of_the_store_and_not_before() {
+    let stage = Stage::new();
+    let hours_ago = |hours| now() - SignedDuration::from_hours(hours);
+    let archive = |backup: &str| {
+        format!("{SOURCE}/archives/{backup}/shard-0000/dump.rdb.zst.000").parse().unwrap()
+    };
+    let committed = LONG_AGO.replace("aaaaaa", "cccccc");
+    let young = hours_ago(47).strftime("%Y%m%dT%H%M%SZ-manual-dddddd").to_string();
+    for (backup, hours) in [(LONG_AGO, 49), (&*committed, 49), (&*young, 47)] {
+        stage.memory.set_clock(hours_ago(hours));
+        stage.memory.create(&archive(backup), Bytes::from_static(b"x")).await.unwrap();
+        drop(stage.memory.upload(&archive(&backup.replace("manual", "other"))).await.unwrap());
+    }
+    // Of a version that nobody knows yet: it protects its archives all the same.
+    let manifest = format!("{SOURCE}/manifests/{committed}.json").parse().unwrap();
+    stage.memory.create(&manifest, Bytes::from_static(b"{}")).await.unwrap();
+    let (outcome, _) = stage.run(&stage.backup_arguments(), Vec::new()).await;
+    outcome.unwrap();
+    let kept = stage.memory.list(&format!("{SOURCE}/archives/")).await.unwrap();
+    let is_kept = |backup: &str| kept.iter().any(|listed| listed.key == archive(backup));
+    assert!(!is_kept(LONG_AGO), "old archives stay");
+    assert!(is_kept(&committed), "archives of a committed backup were swept");
+    assert!(is_kept(&young), "young archives were swept");
+    assert_eq!(stage.memory.unfinished("").await.unwrap().len(), 1, "uploads: the young one stays");
+}
+
+#[tokio::test]
+async fn a_clock_two_minutes_off_is_told_and_twenty_refused() {
+    let stage = Stage::new();
+    stage.memory.set_clock(now());
+    for (minutes, refused) in [(2, false), (-2, false), (20, true), (-20, true)] {
+        let clock = move || now() + SignedDuration::from_mins(minutes);
+        let context = context(Arc::new(stage.memory.clone()), clock);
+        match flow::run(cli(&stage.backup_arguments()), &context).await {
+            Ok(outcome) => {
+                assert!(!refused, "{minutes} min are taken");
+                let warnings = json(&outcome)["backups"][0]["warnings"].to_string();
+                assert!(warnings.contains("the clock of"), "{minutes} min: {warnings}");
+            }
+            Err(failure) => {
+                assert!(refused, "{minutes} min: {}", chain(&failure));
+                assert_eq!(failure.exit(), Exit::Refused);
+                assert!(chain(&failure).contains("clock") && failure.hint().contains("NTP"));
+            }
+        }
+    }
+}
