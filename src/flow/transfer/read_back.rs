@@ -50,7 +50,7 @@ pub(crate) async fn read_back(
         source,
     })?;
 
-    let download = download(store, archive, stored_sender, bar);
+    let download = download(store, backup, archive, stored_sender, bar);
     let decode = stage(backup, archive, move || decoding.run(stored));
     let consume = stage(backup, archive, move || consume(plain, scan.as_ref(), sink));
     let ((), (), plain) = tokio::try_join!(download, decode, consume)?;
@@ -84,14 +84,19 @@ enum Piece {
 
 async fn download(
     store: &dyn Store,
+    backup: &BackupId,
     archive: &Archive,
     stored: mpsc::Sender<Piece>,
     bar: &Bar,
 ) -> Result<(), Failure> {
     for object in &archive.objects {
-        let failed = |source: store::Error| Failure::Store {
-            attempt: format!("read {}", object.key),
-            source,
+        let failed = |source: store::Error| match source {
+            // The store answers; it is the backup that is incomplete.
+            store::Error::NotFound { .. } => Failure::Corrupt {
+                backup: backup.clone(),
+                finding: format!("{} is gone", object.key),
+            },
+            source => Failure::Store { attempt: format!("read {}", object.key), source },
         };
         let mut download =
             store.download(&object.key, object.version_id.as_deref()).await.map_err(failed)?;
