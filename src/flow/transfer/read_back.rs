@@ -90,13 +90,13 @@ async fn download(
     bar: &Bar,
 ) -> Result<(), Failure> {
     for object in &archive.objects {
-        let failed = |source: store::Error| match source {
-            // The store answers; it is the backup that is incomplete.
-            store::Error::NotFound { .. } => Failure::Corrupt {
-                backup: backup.clone(),
-                finding: format!("{} is gone", object.key),
-            },
-            source => Failure::Store { attempt: format!("read {}", object.key), source },
+        let failed = |source: store::Error| {
+            if matches!(source, store::Error::NotFound { .. }) {
+                // The store answers; it is the backup that is incomplete.
+                let finding = format!("{} is gone", object.key);
+                return Failure::Corrupt { backup: backup.clone(), finding };
+            }
+            Failure::Store { attempt: format!("read {}", object.key), source }
         };
         let mut download =
             store.download(&object.key, object.version_id.as_deref()).await.map_err(failed)?;
