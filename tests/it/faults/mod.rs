@@ -1,7 +1,10 @@
 //! Faults of every kind, put into the real program and its real surroundings. What is listed is whole; what fails says so.
 
 mod bench;
+mod guards;
 mod kill_backup;
 mod kill_restore;
 mod matrix;
+mod real;
 mod signals;
+mod tamper;
