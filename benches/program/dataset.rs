@@ -46,18 +46,18 @@ fn write_key(number: u64, chance: &mut Chance, commands: &mut Commands) -> io::R
     let name = format!("bench:{}:{number}", WORDS[usize_of(number % 16)]);
     let name = name.as_bytes();
     match kind {
-        0 => commands.add(&[b"SET", name, &chance.bytes(60_000)])?,
-        1..=2 => commands.add(&[b"SET", name, chance.text(2_000).as_bytes()])?,
-        3..=399 => commands.add(&[b"SET", name, &chance.hex(200)])?,
-        400..=599 => commands.add(&[b"SET", name, chance.text(30).as_bytes()])?,
+        0 => commands.add(&[b"SET", name, &chance.bytes(30_000)])?,
+        1..=2 => commands.add(&[b"SET", name, chance.text(1_000).as_bytes()])?,
+        3..=399 => commands.add(&[b"SET", name, &chance.hex(120)])?,
+        400..=599 => commands.add(&[b"SET", name, chance.text(20).as_bytes()])?,
         600..=699 => commands.add(&[b"SET", name, chance.next().to_string().as_bytes()])?,
         700..=809 => {
             let fields = if kind == 700 { 300 } else { 8 };
             commands.collection(b"HSET", name, fields, chance, |chance, index| {
-                [format!("field{index}"), chance.text(4)]
+                [format!("field{index}"), chance.text(2)]
             })?;
         }
-        810..=879 => commands.collection(b"RPUSH", name, 12, chance, |chance, _| {
+        810..=879 => commands.collection(b"RPUSH", name, 8, chance, |chance, _| {
             [chance.text(2), chance.next().to_string()]
         })?,
         880..=929 => {
