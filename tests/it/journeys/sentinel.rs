@@ -77,10 +77,13 @@ fn comes_back(name: &str, appendonly: &str) {
         let report = tool.done("restore", &into(node, &["--latest"]));
         assert_eq!(report["state"], "restored");
     }
-    for node in nodes(&mut group) {
-        start(node);
-        holds(node, &source);
+    // The primary last: what a replica holds before is what it found in its own directory.
+    for replica in &mut group.nodes.replicas {
+        start(replica);
+        holds(replica, &source);
     }
+    start(&mut group.nodes.primary);
+    holds(&group.nodes.primary, &source);
     group.nodes.wait_for_links();
     for sentinel in &mut group.sentinels {
         sentinel.restart();
