@@ -96,7 +96,7 @@ fn a_redis_that_dies_in_mid_transfer_leaves_no_backup() {
     let run = spawn(&mut bench.backup());
     wait_for_transfer(&bench.source);
     bench.source.kill9();
-    assert_fails(&ended(run), 10, &["capture shard 0 from 127.0.0.1", "check"]);
+    assert_fails(&ended(run), 10, &["capture shard 0 from 127.0.0.1", "cut", "run again"]);
     assert!(bench.listed().is_empty());
     bench.assert_nothing_remains();
     assert_eq!(bench.runs().last().unwrap()["exit"], 10);
