@@ -15,16 +15,30 @@ use redis_backup::{
     telemetry,
 };
 use tokio::{
+    runtime::Runtime,
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(source) => {
+            let attempt = "start the threads of this process".to_owned();
+            return fail(cli.global.output, &Failure::Local { attempt, source });
+        }
+    };
+    let exit = runtime.block_on(run(cli));
+    // A thread that still reads a file or a pipe would hold up a process that was told to end.
+    runtime.shutdown_background();
+    exit
+}
+
+async fn run(cli: Cli) -> ExitCode {
     let (output, progress) = (cli.global.output, Progress::detect());
     telemetry::install(&cli.global, &progress, environment("RUST_LOG").as_deref());
     // One provider for Redis and S3, chosen before the first client could choose another.
