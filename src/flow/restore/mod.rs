@@ -93,7 +93,10 @@ async fn undo(folder: &Path, begun: Timestamp, context: &Context) -> Result<Outc
     let directory = Arc::new(open(folder)?);
     let mut report = report(RestoreState::Undone, folder);
     match act(&directory, DataDirectory::undo).await? {
-        Undone::Nothing => report.steps.push("no restore was there to undo".to_owned()),
+        Undone::Nothing => {
+            report.state = RestoreState::Unchanged;
+            report.steps.push("no restore was there to undo".to_owned());
+        }
         Undone::Back { kept: Some(kept) } => report.steps.push(format!(
             "a server wrote to the restored dataset meanwhile: it is kept as {}",
             kept.display()
@@ -108,7 +111,10 @@ async fn finish(folder: &Path, begun: Timestamp, context: &Context) -> Result<Ou
     let directory = Arc::new(open(folder)?);
     let mut report = report(RestoreState::Finished, folder);
     match act(&directory, DataDirectory::finish).await? {
-        Finished::Nothing => report.steps.push("no restore was there to finish".to_owned()),
+        Finished::Nothing => {
+            report.state = RestoreState::Unchanged;
+            report.steps.push("no restore was there to finish".to_owned());
+        }
         Finished::Settled { removed, left } => {
             report.steps.extend(removed.map(|name| {
                 format!("{name}, which the server does not read at its start, is deleted")
