@@ -1,12 +1,6 @@
 //! `fetch`: the plain files of a backup, for any other tool. Replaces nothing.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fs, io::Write as _, path::Path};
 
 use super::{
     Context,
@@ -66,34 +60,14 @@ async fn fetch_one(
             hint: "name another folder by --into, or move the file away".to_owned(),
         });
     }
-    // Under its own name only when it is whole.
-    let partial = folder.join(format!(".{}.partial-{:016x}", archive.name, context.chance()));
-    let file: File = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&partial)
+    // Under its own name only when it is whole; gone with this function where it is not.
+    let partial = tempfile::Builder::new()
+        .prefix(&format!(".{}.partial-", archive.name))
+        .tempfile_in(folder)
         .map_err(local)?;
-    let fetched = write_whole(located, archive, file, &path, &partial, context).await;
-    if fetched.is_err() {
-        let _ = fs::remove_file(&partial);
-    }
-    fetched
-}
-
-async fn write_whole(
-    located: &Located,
-    archive: &Archive,
-    file: File,
-    path: &Path,
-    partial: &Path,
-    context: &Context,
-) -> Result<FetchedFile, Failure> {
-    let local = |source| Failure::Local { attempt: format!("write {}", path.display()), source };
-    let shared = Arc::new(Mutex::new(file));
-    let (writer, name) = (Arc::clone(&shared), path.to_owned());
+    let mut file = partial.reopen().map_err(local)?;
+    let name = path.clone();
     let sink: Sink = Box::new(move |bytes| {
-        let mut file = writer.lock().unwrap_or_else(PoisonError::into_inner);
         file.write_all(bytes).map_err(|source| Failure::Local {
             attempt: format!("write {}", name.display()),
             source,
@@ -104,12 +78,7 @@ async fn write_whole(
     let plain =
         read_back(&*located.opened.store, &located.backup, archive, scan, sink, &bar).await?;
     bar.finish();
-    shared.lock().unwrap_or_else(PoisonError::into_inner).sync_all().map_err(local)?;
-    fs::hard_link(partial, path).or_else(|_| fs::rename(partial, path)).map_err(local)?;
-    let _ = fs::remove_file(partial);
-    Ok(FetchedFile {
-        path: path.to_owned(),
-        bytes: plain.digests.bytes,
-        sha256: plain.digests.sha256,
-    })
+    partial.as_file().sync_all().map_err(local)?;
+    partial.persist_noclobber(&path).map_err(|error| local(error.error))?;
+    Ok(FetchedFile { path, bytes: plain.digests.bytes, sha256: plain.digests.sha256 })
 }
