@@ -223,8 +223,6 @@ pub(super) async fn note(
     Ok(())
 }
 
-pub(super) use catalog::check_key;
-
 /// Pretty, for people read stores too.
 pub(super) fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, Failure> {
     let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| Failure::Local {

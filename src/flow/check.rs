@@ -1,8 +1,10 @@
 //! `check`: the whole path of a backup, tried without taking one. Each finding comes with its fix.
 
+use bytesize::ByteSize;
+
 use super::{
     Context,
-    backup::prepare,
+    backup::{self, guard, prepare},
     catalog,
     stores::{self, Opened},
 };
@@ -10,16 +12,14 @@ use crate::{
     cli::Check,
     domain::{
         capture::Plan,
+        catalog as names,
         clock::{self, Skew},
         identity::SourceName,
         manifest::{Origin, Server},
         source::NodeAddress,
-        topology::Topology,
+        topology::{Shard, Topology},
     },
-    edge::{
-        redis_node::{Snapshot, inspect::SourceAccess, replication::Limits},
-        spool,
-    },
+    edge::redis_node::{Snapshot, inspect::SourceAccess, replication::Limits},
     failure::{Exit, Failure, chain},
     report::{CheckReport, CheckedItem, Outcome, Verdict},
     settings::{self, Settings, Spool},
@@ -84,6 +84,16 @@ impl Findings {
         self.add(subject, Verdict::Failed, finding, fix);
     }
 
+    /// A clock that is right needs no line.
+    fn clock(&mut self, subject: &str, skew: Skew) {
+        let fix = "set the clocks (NTP)";
+        match skew {
+            Skew::Fine => {}
+            Skew::Warn(finding) => self.warning(subject, finding, fix),
+            Skew::Refuse(finding) => self.fail(subject, finding, fix.to_owned(), Exit::Refused),
+        }
+    }
+
     /// Notes a failure as a line, and hands on what succeeded.
     fn keep<T>(&mut self, subject: &str, result: Result<T, Failure>) -> Option<T> {
         result
@@ -107,8 +117,9 @@ async fn check_stores(
         let Some(one) = findings.keep(&subject, stores::open(&store, context).await) else {
             continue;
         };
-        if findings.keep(&subject, check_store(&one, context).await).is_some() {
+        if let Some(skew) = findings.keep(&subject, check_store(&one, context).await) {
             findings.good(&subject, format!("{}: list, write, read, delete", one.store.address()));
+            findings.clock(&subject, skew);
             opened.push(one);
         }
     }
@@ -116,14 +127,14 @@ async fn check_stores(
 }
 
 /// A small object comes and goes under a name that no source can have.
-async fn check_store(opened: &Opened, context: &Context) -> Result<(), Failure> {
+async fn check_store(opened: &Opened, context: &Context) -> Result<Skew, Failure> {
     let failed = |attempt: &str| {
         let attempt = format!("{attempt} in {}", opened.name);
         move |source| Failure::Store { attempt: attempt.clone(), source }
     };
     let store = &opened.store;
     store.folders().await.map_err(failed("list"))?;
-    let key = catalog::check_key(context.chance());
+    let key = names::check_key(context.chance());
     store
         .create(&key, "redis-backup check\n".into())
         .await
@@ -131,16 +142,8 @@ async fn check_store(opened: &Opened, context: &Context) -> Result<(), Failure> 
     let read = store.read(&key, 1 << 10).await.map_err(failed("read the test object"));
     store.delete(&key).await.map_err(failed("delete the test object"))?;
     read?;
-    match clock::compare(
-        &format!("store {}", opened.name),
-        store.clock().await.map_err(failed("ask for the time"))?,
-        context.now(),
-    ) {
-        Skew::Fine | Skew::Warn(_) => Ok(()),
-        Skew::Refuse(finding) => {
-            Err(Failure::Refused { finding, hint: "set the clocks (NTP)".to_owned() })
-        }
-    }
+    let theirs = store.clock().await.map_err(failed("ask for the time"))?;
+    Ok(clock::compare(&format!("store {}", opened.name), theirs, context.now()))
 }
 
 async fn check_sources(
@@ -155,12 +158,10 @@ async fn check_sources(
     let resolved: Vec<Result<settings::Source, settings::Error>> =
         match (source.source_url.is_empty(), &place.source_name) {
             (false, Some(name)) => vec![settings.ad_hoc_source(source, name, environment)],
-            _ if sources.is_empty() => settings
-                .source_names()
+            _ => backup::named_sources(sources, place, settings)
                 .iter()
                 .map(|name| settings.source(name, environment))
                 .collect(),
-            _ => sources.iter().map(|name| settings.source(name, environment)).collect(),
         };
     if resolved.is_empty() {
         let fix = "give --source-url and --source-name, or a config file".to_owned();
@@ -168,17 +169,27 @@ async fn check_sources(
     }
     for source in resolved {
         if let Some(source) = findings.keep("sources", source.map_err(Failure::from)) {
-            check_source(&source, opened, findings).await;
+            check_source(&source, opened, context, findings).await;
         }
     }
 }
 
-async fn check_source(source: &settings::Source, opened: &[Opened], findings: &mut Findings) {
+async fn check_source(
+    source: &settings::Source,
+    opened: &[Opened],
+    context: &Context,
+    findings: &mut Findings,
+) {
     let subject = format!("source {}", source.name);
     check_spool(&subject, &source.spool, findings);
     let Some(access) = findings.keep(&subject, prepare::access(source)) else { return };
     let look = prepare::look(&source.name, &source.url.address, &access).await;
     let Some(topology) = findings.keep(&subject, look) else { return };
+    let now = context.now();
+    for node in topology.shards.iter().flat_map(Shard::observed) {
+        let skew = clock::compare(&node.address.to_string(), node.clock, now);
+        findings.clock(&format!("{subject}: {}", node.address), skew);
+    }
     let nodes: usize = topology.shards.iter().map(|shard| shard.nodes.len()).sum();
     let observed = topology.shards.iter().map(|shard| shard.observed().count()).sum::<usize>();
     let text = format!(
@@ -205,18 +216,9 @@ async fn check_source(source: &settings::Source, opened: &[Opened], findings: &m
 
 fn check_spool(subject: &str, spool: &Spool, findings: &mut Findings) {
     let subject = format!("{subject}: spool");
-    let checked = match spool {
-        Spool::Configured(limits) => {
-            spool::preflight(limits).map(|()| limits.folder.display().to_string())
-        }
-        Spool::Default { folders, .. } => {
-            let usual: Vec<String> =
-                folders.iter().map(|folder| folder.display().to_string()).collect();
-            Ok(format!("the first of {} that lies on a disk", usual.join(", ")))
-        }
-    };
-    if let Some(text) = findings.keep(&subject, checked.map_err(Failure::Spool)) {
-        findings.good(&subject, text);
+    if let Some(limits) = findings.keep(&subject, guard::spool(spool)) {
+        let (folder, bytes_max) = (limits.folder.display(), ByteSize(limits.bytes_max));
+        findings.good(&subject, format!("{folder}, up to {}", bytes_max.display().iec()));
     }
 }
 

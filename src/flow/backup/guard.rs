@@ -13,11 +13,7 @@ use crate::{
         manifest::Origin,
         topology::Topology,
     },
-    edge::{
-        host_lock::HostLock,
-        spool,
-        store::{self},
-    },
+    edge::{host_lock::HostLock, spool, store},
     failure::Failure,
     flow::{
         Context,
@@ -45,7 +41,7 @@ pub(super) fn lock(source: &settings::Source, context: &Context) -> Result<HostL
 }
 
 /// The folder and size of the spool, refused before anything is captured if they do not do.
-pub(super) fn spool(configured: &Spool) -> Result<spool::Limits, Failure> {
+pub(in crate::flow) fn spool(configured: &Spool) -> Result<spool::Limits, Failure> {
     match configured {
         Spool::Configured(limits) => {
             spool::preflight(limits).map_err(Failure::Spool)?;

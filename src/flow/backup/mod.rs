@@ -1,7 +1,7 @@
 //! `backup`: observe, decide, capture, confirm, commit. A backup exists when its manifest does.
 
 mod commit;
-mod guard;
+pub(super) mod guard;
 pub(super) mod prepare;
 mod shards;
 
@@ -16,7 +16,7 @@ use super::{
     sweep,
 };
 use crate::{
-    cli::Backup,
+    cli::{Backup, Place},
     domain::{
         catalog,
         identity::{BackupId, ScheduleName, SourceName},
@@ -90,15 +90,24 @@ fn tasks(arguments: &Backup, settings: &Settings, context: &Context) -> Result<V
         let source = settings.ad_hoc_source(source, name, environment)?;
         return Ok(vec![task(source, store)]);
     }
-    let names: Vec<SourceName> = match (sources.as_slice(), &place.source_name) {
-        ([], Some(name)) => vec![name.clone()],
-        ([], None) => settings.source_names(),
-        (named, _) => named.to_vec(),
-    };
+    let names = named_sources(sources, place, settings);
     if names.is_empty() {
         return Err(Error::NoSource.into());
     }
     names.iter().map(|name| Ok(task(settings.source(name, environment)?, store.clone()))).collect()
+}
+
+/// The sources of the config that are meant: those that are named, or else all.
+pub(super) fn named_sources(
+    sources: &[SourceName],
+    place: &Place,
+    settings: &Settings,
+) -> Vec<SourceName> {
+    match (sources, &place.source_name) {
+        ([], Some(name)) => vec![name.clone()],
+        ([], None) => settings.source_names(),
+        (named, _) => named.to_vec(),
+    }
 }
 
 /// One backup of one source, and the note that it was tried.
