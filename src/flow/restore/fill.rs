@@ -31,6 +31,7 @@ use crate::{
 const CHUNK_BYTES: usize = 1 << 20;
 
 pub(super) async fn fill(
+    folder: &Path,
     stage: Stage,
     located: &Located,
     manifest: &Manifest,
@@ -38,8 +39,7 @@ pub(super) async fn fill(
     context: &Context,
 ) -> Result<(), Failure> {
     let installation = verify::read_installation(located, manifest, context).await?;
-    let plain = write(stage, located, wanted, context).await?;
-    let Written { path, plain } = plain;
+    let Written { path, plain } = write(folder, stage, located, wanted, context).await?;
     check(located, &verify::compare(&installation, &wanted.shard, &wanted.archive, &plain))?;
 
     let bar = context.progress.bar("read back from disk", Some(plain.digests.bytes));
@@ -57,17 +57,18 @@ struct Written {
 }
 
 async fn write(
+    folder: &Path,
     stage: Stage,
     located: &Located,
     wanted: &Wanted,
     context: &Context,
 ) -> Result<Written, Failure> {
-    let folder = Path::new("the data directory");
     let shared = Arc::new(Mutex::new(Some(stage)));
     let writer = Arc::clone(&shared);
+    let (failed_to_write, failed_to_seal) = (failed(folder), failed(folder));
     let sink: Sink =
         Box::new(move |bytes| match &mut *writer.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(stage) => stage.write(bytes).map_err(failed(folder)),
+            Some(stage) => stage.write(bytes).map_err(&failed_to_write),
             None => Err(Failure::Worker { attempt: "write the stage" }),
         });
     let plain =
@@ -75,7 +76,7 @@ async fn write(
     let seal = tokio::task::spawn_blocking(move || {
         let stage = shared.lock().unwrap_or_else(PoisonError::into_inner).take();
         match stage {
-            Some(stage) => stage.seal().map_err(failed(folder)),
+            Some(stage) => stage.seal().map_err(failed_to_seal),
             None => Err(Failure::Worker { attempt: "seal the stage" }),
         }
     });

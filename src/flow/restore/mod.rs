@@ -71,7 +71,7 @@ async fn place(
     let restore = wanted.restore.clone();
     match act(directory, move |directory| directory.begin(&restore)).await? {
         Begun::Stage(stage) => {
-            let fill = fill::fill(stage, located, manifest, wanted, context);
+            let fill = fill::fill(directory.path(), stage, located, manifest, wanted, context);
             let filled = context.unless_ended(fill).await;
             if let Err(failure) = filled {
                 // What was staged is of no use: this run removes it, the old dataset was not touched.
@@ -183,7 +183,7 @@ async fn leave(directory: Arc<DataDirectory>) {
     }
 }
 
-fn failed(folder: &Path) -> impl Fn(data_directory::Error) -> Failure {
+fn failed(folder: &Path) -> impl Fn(data_directory::Error) -> Failure + use<> {
     let folder = folder.to_owned();
     move |source| Failure::DataDirectory { folder: folder.clone(), source }
 }
