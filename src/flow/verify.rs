@@ -9,7 +9,7 @@ use super::{
     transfer::{Plain, read_back},
 };
 use crate::{
-    cli::{Verify, VerifyLevel},
+    cli::{Place, Verify, VerifyLevel, Which},
     domain::{
         installation::{self, ReadInstallation},
         manifest::{Archive, Manifest, Object, Server, ShardManifest},
@@ -44,17 +44,7 @@ pub(super) async fn run(
         VerifyLevel::Content => Level::Content,
         VerifyLevel::Load => Level::Load,
     };
-    let located = if *all {
-        let mut located = Vec::new();
-        for (opened, source) in catalog::places(place, None, settings, context).await? {
-            for backup in catalog::backups(&opened, &source).await? {
-                located.push(Located { opened: opened.clone(), source: source.clone(), backup });
-            }
-        }
-        located
-    } else {
-        vec![context.unless_ended(catalog::locate(which, place, settings, context)).await?]
-    };
+    let located = context.unless_ended(meant(which, *all, place, settings, context)).await?;
     let mut report =
         VerifyReport { kind: "verify", version: 1, level: level.to_string(), backups: Vec::new() };
     for located in &located {
@@ -66,6 +56,34 @@ pub(super) async fn run(
     let proven = report.backups.iter().all(|backup| backup.proven);
     let exit = if proven { Exit::Done } else { Exit::Corrupt };
     Ok(Outcome { report: Box::new(report), exit })
+}
+
+/// The one backup that is named, or all of them.
+async fn meant(
+    which: &Which,
+    all: bool,
+    place: &Place,
+    settings: &Settings,
+    context: &Context,
+) -> Result<Vec<Located>, Failure> {
+    if !all {
+        return Ok(vec![catalog::locate(which, place, settings, context).await?]);
+    }
+    let mut located = Vec::new();
+    for (opened, source) in catalog::places(place, None, settings, context).await? {
+        let backups = catalog::backups(&opened, &source).await?.into_iter();
+        located.extend(backups.map(|backup| Located {
+            opened: opened.clone(),
+            source: source.clone(),
+            backup,
+        }));
+    }
+    if located.is_empty() {
+        let stores: Vec<String> =
+            settings.stores(place)?.into_iter().map(|store| store.name).collect();
+        return Err(Failure::NoBackup { which: format!("is in {}", stores.join(", ")) });
+    }
+    Ok(located)
 }
 
 async fn verify_one(
