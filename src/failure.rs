@@ -384,6 +384,7 @@ const fn exit_of_server(error: &server_process::Error) -> Exit {
         server_process::Error::Run { .. } | server_process::Error::Version { .. } => Exit::Usage,
         server_process::Error::Refused { .. } => Exit::Corrupt,
         server_process::Error::File { .. }
+        | server_process::Error::Killed { .. }
         | server_process::Error::TooSlow { .. }
         | server_process::Error::Ask { .. }
         | server_process::Error::Reply { .. } => Exit::Unexpected,
@@ -402,7 +403,9 @@ const fn hint_of_server(error: &server_process::Error) -> &'static str {
         server_process::Error::File { .. } => {
             "look at the free space and the permissions of the temporary folder (TMPDIR)"
         }
-        server_process::Error::TooSlow { .. } => "run again where memory and processor are free",
+        server_process::Error::Killed { .. } | server_process::Error::TooSlow { .. } => {
+            "a load needs as much memory as the dataset: use a larger machine, or `--level content`, which needs none"
+        }
         server_process::Error::Ask { .. } | server_process::Error::Reply { .. } => {
             "run again; if it fails again, name another server by --server-binary"
         }

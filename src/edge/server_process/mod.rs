@@ -36,6 +36,9 @@ pub enum Error {
     /// The server ended, so it did not take the RDB.
     #[error("{server} refused to load: {log}")]
     Refused { server: String, log: String },
+    /// From outside, which says nothing about the RDB.
+    #[error("{server} was killed while it loaded")]
+    Killed { server: String },
     #[error("{server} did not load within {} s; it stood at {progress}", limit.as_secs())]
     TooSlow { server: String, limit: Duration, progress: Progress },
     #[error("ask {server} for {what}")]

@@ -4,7 +4,10 @@ use std::{
     fmt,
     fs::{self, File},
     io,
-    os::{fd::AsRawFd as _, unix::fs::PermissionsExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
+    },
     path::{self, Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -59,6 +62,8 @@ const RDB: &str = "dump.rdb";
 const SOCKET: &str = "socket";
 const LOG: &str = "server.log";
 const LOG_LINES: usize = 5;
+/// What a kernel without memory ends a process by; no server does so itself.
+const SIGKILL: i32 = 9;
 /// Of a server that is loading: it answers between two pieces, and a huge value is one piece.
 const ANSWER_LIMIT: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -266,6 +271,9 @@ impl Running<'_> {
     }
 
     fn refused(&self, status: ExitStatus) -> Error {
+        if status.signal() == Some(SIGKILL) {
+            return Error::Killed { server: self.name.clone() };
+        }
         let log = self.room.log();
         let log = if log.is_empty() { format!("it ended with {status}") } else { log };
         Error::Refused { server: self.name.clone(), log }
