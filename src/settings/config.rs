@@ -1,4 +1,4 @@
-//! The config file as it is written. Types only; what they mean together is decided in `resolve`.
+//! The config file as it is written. Types only; what they mean together is decided by `Settings`.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
