@@ -1,6 +1,7 @@
 //! The outside world. Acts; never chooses.
 
 pub mod data_directory;
+pub mod direct;
 pub mod host_lock;
 pub mod redis_node;
 pub mod server_process;

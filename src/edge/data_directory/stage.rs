@@ -2,7 +2,6 @@
 
 use std::{
     fs::{self, File},
-    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -11,10 +10,16 @@ use super::{
     marker::{self, Marker},
     owner,
 };
-use crate::domain::dataset::{AppendOnly, Names};
+use crate::{
+    domain::dataset::{AppendOnly, Names},
+    edge::direct,
+};
 
 /// Room for folders, manifests and the marker.
 const MARGIN_BYTES: u64 = 1 << 20;
+
+/// Bytes that are written to the stage at once.
+const WRITE_BYTES: usize = 1 << 20;
 
 pub(super) const PROBE: &str = "probe";
 pub(super) const PROBE_LINK: &str = "probe.link";
@@ -39,6 +44,8 @@ pub enum Begun {
 pub struct Stage {
     path: PathBuf,
     file: File,
+    /// Not yet in the file.
+    waiting: direct::Buffer,
 }
 
 impl DataDirectory {
@@ -89,7 +96,8 @@ impl DataDirectory {
         let path = self.stage().join(&restore.dataset.names.dbfilename);
         let file =
             self.acts.act(format!("create {}", path.display()), || File::create_new(&path))?;
-        Ok(Begun::Stage(Stage { path, file }))
+        direct::prefer(&file);
+        Ok(Begun::Stage(Stage { path, file, waiting: direct::Buffer::new(WRITE_BYTES) }))
     }
 
     /// Tell that what [`Stage::seal`] left was read back and is right. From here on the restore can
@@ -186,12 +194,26 @@ impl DataDirectory {
 }
 
 impl Stage {
-    pub fn write(&mut self, chunk: &[u8]) -> Result<(), Error> {
-        self.file.write_all(chunk).map_err(|source| self.fail(source))
+    pub fn write(&mut self, mut chunk: &[u8]) -> Result<(), Error> {
+        while !chunk.is_empty() {
+            chunk = self.waiting.take(chunk);
+            if self.waiting.room() == 0 {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        direct::write_all(&self.file, self.waiting.as_slice())
+            .map_err(|source| self.fail(source))?;
+        self.waiting.clear();
+        Ok(())
     }
 
     /// Make it durable and say where it lies, to be read back and checked. Nothing is confirmed yet.
-    pub fn seal(self) -> Result<PathBuf, Error> {
+    pub fn seal(mut self) -> Result<PathBuf, Error> {
+        self.flush()?;
         self.file.sync_all().map_err(|source| self.fail(source))?;
         if let Some(folder) = self.path.parent() {
             acts::sync_folder(folder)?;

@@ -2,9 +2,10 @@
 
 use std::{
     fs::File,
-    io::{self, Read as _},
+    io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
 };
 
 use rustix::fs::{Advice, fadvise};
@@ -16,7 +17,7 @@ use crate::{
         manifest::Manifest,
         rdb::{Expectations, Scanner},
     },
-    edge::data_directory::Stage,
+    edge::{data_directory::Stage, direct},
     failure::Failure,
     flow::{
         Context,
@@ -29,6 +30,9 @@ use crate::{
 
 /// Bytes read from the disk at once.
 const CHUNK_BYTES: usize = 1 << 20;
+
+/// Chunks between the disk and the checks. They go round and round.
+const CHUNKS: usize = 3;
 
 pub(super) async fn fill(
     folder: &Path,
@@ -84,31 +88,56 @@ async fn write(
     Ok(Written { path, plain })
 }
 
-/// The page cache is asked to forget the file first, so that the disk itself is read.
+/// The disk itself is read: past the page cache, or after that was asked to forget the file.
 fn read_from_disk(path: &Path, expectations: &Expectations, bar: &Bar) -> Result<Plain, Failure> {
     let local = |source: io::Error| Failure::Local {
         attempt: format!("read {} back", path.display()),
         source,
     };
-    let mut file = File::open(path).map_err(local)?;
+    let file = File::open(path).map_err(local)?;
     // Advice: where it is not taken, the cache is read.
     let _ = fadvise(&file, 0, None, Advice::DontNeed);
-    let (mut digester, mut scanner) = (Digester::default(), Scanner::new(expectations));
-    let broken = |source| Failure::Scan { what: path.display().to_string(), source };
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        let count = match file.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(local(error)),
-        };
-        digester.update(&chunk[..count]);
-        scanner.feed(&chunk[..count]).map_err(broken)?;
-        bar.add(count as u64);
+    direct::prefer(&file);
+    let (filled, to_check) = mpsc::sync_channel(CHUNKS);
+    let (emptied, to_fill) = mpsc::sync_channel(CHUNKS);
+    for _ in 0..CHUNKS {
+        let _ = emptied.send(direct::Buffer::new(CHUNK_BYTES));
     }
-    let result = scanner.finish().map_err(broken)?;
-    Ok(Plain { digests: digester.finish(), scanned: Some(result) })
+    thread::scope(|scope| {
+        // Given up with the checks, so that the reader never waits for them in vain.
+        let emptied = emptied;
+        scope.spawn(move || read_all(&file, &to_fill, &filled));
+        let (mut digester, mut scanner) = (Digester::default(), Scanner::new(expectations));
+        let broken = |source| Failure::Scan { what: path.display().to_string(), source };
+        for chunk in to_check {
+            let chunk: direct::Buffer = chunk.map_err(local)?;
+            digester.update(chunk.as_slice());
+            scanner.feed(chunk.as_slice()).map_err(broken)?;
+            bar.add(chunk.len() as u64);
+            let _ = emptied.send(chunk);
+        }
+        let result = scanner.finish().map_err(broken)?;
+        Ok(Plain { digests: digester.finish(), scanned: Some(result) })
+    })
+}
+
+/// Reads ahead of the checks, so that disk and processor work at the same time.
+fn read_all(
+    file: &File,
+    to_fill: &mpsc::Receiver<direct::Buffer>,
+    filled: &mpsc::SyncSender<io::Result<direct::Buffer>>,
+) {
+    while let Ok(mut chunk) = to_fill.recv() {
+        let read = match chunk.read(file) {
+            Ok(0) => return,
+            Ok(_) => Ok(chunk),
+            Err(error) => Err(error),
+        };
+        let has_failed = read.is_err();
+        if filled.send(read).is_err() || has_failed {
+            return;
+        }
+    }
 }
 
 fn check(located: &Located, findings: &[String]) -> Result<(), Failure> {

@@ -12,7 +12,7 @@ use crate::{
         manifest::Object,
     },
     edge::{
-        spool,
+        direct, spool,
         store::{PART_BYTES, Part, Store, Upload},
     },
     failure::Failure,
@@ -79,15 +79,16 @@ async fn send_object(
     while left > 0 && !rest.is_empty() {
         let budget = destination.budget.part().await;
         let size = PART_BYTES.min(usize::try_from(left).unwrap_or(usize::MAX));
-        let mut body = Vec::with_capacity(size);
-        while body.len() < size {
+        let mut body = direct::Buffer::new(size);
+        while body.room() > 0 {
             if rest.is_empty() {
                 match next(incoming).await? {
                     Some(bytes) => *rest = bytes,
                     None => break,
                 }
             }
-            body.extend_from_slice(&rest.split_to(rest.len().min(size - body.len())));
+            let left = body.take(rest).len();
+            *rest = rest.split_off(rest.len() - left);
         }
         left -= body.len() as u64;
         upload

@@ -1,11 +1,6 @@
 //! Bytes into and out of a directory store, on threads that may block. Never has more than one part waiting.
 
-use std::{
-    fs::File,
-    io::{self, Read as _, Write as _},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{fs::File, io, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,7 +9,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::{blocking, failed, placing::Stage};
 use crate::{
     domain::{catalog::Key, digest::Digests},
-    edge::store::{Download, Error, Part, Stored, Upload, received::Received},
+    edge::{
+        direct,
+        store::{Download, Error, Part, Stored, Upload, received::Received},
+    },
 };
 
 /// Written back to disk while the stream goes on, so that the last fsync is short.
@@ -35,6 +33,7 @@ pub(super) struct DirectoryUpload {
 
 impl DirectoryUpload {
     pub(super) fn new(stage: Stage, root: PathBuf, key: Key) -> Self {
+        direct::prefer(&stage.file);
         Self {
             stage: Arc::new(stage),
             root,
@@ -104,7 +103,7 @@ impl Upload for DirectoryUpload {
         let stage = Arc::clone(&self.stage);
         self.writing = Some(spawn_blocking(move || {
             let Part { body, budget } = part;
-            (&stage.file).write_all(&body)?;
+            direct::write_all(&stage.file, &body)?;
             drop((body, budget));
             Ok(())
         }));
@@ -139,6 +138,7 @@ pub(super) struct DirectoryDownload {
 
 impl DirectoryDownload {
     pub(super) fn new(file: File, path: PathBuf) -> Self {
+        direct::prefer(&file);
         let file = Arc::new(file);
         let reading = Some(read_ahead(&file));
         Self { file, path, reading }
@@ -165,8 +165,8 @@ impl Download for DirectoryDownload {
 fn read_ahead(file: &Arc<File>) -> JoinHandle<io::Result<Bytes>> {
     let file = Arc::clone(file);
     spawn_blocking(move || {
-        let mut body = Vec::with_capacity(READ_BYTES);
-        (&*file).take(READ_BYTES as u64).read_to_end(&mut body)?;
+        let mut body = direct::Buffer::new(READ_BYTES);
+        body.read(&file)?;
         Ok(body.into())
     })
 }
