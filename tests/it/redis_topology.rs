@@ -154,6 +154,24 @@ async fn a_sentinel_is_told_from_a_node_and_names_what_it_watches() {
 }
 
 #[tokio::test]
+async fn the_password_of_the_servers_does_not_keep_out_of_open_sentinels() {
+    for version in Version::all() {
+        let primary = Options::new(&version).config(MINIMAL).password("data").start();
+        let mut options = Options::new(&version)
+            .config(format!("sentinel monitor sessions 127.0.0.1 {} 1", primary.port))
+            .config("sentinel auth-pass sessions data");
+        options.is_sentinel = true;
+        let sentinel = options.start();
+        let source = source(&format!("sentinel://{}/sessions", sentinel.address()));
+        let nodes = as_user("backup", "secret");
+        let access = SourceAccess { sentinels: nodes.clone(), nodes };
+        let observation = redis_node::observe(&source, &access).await.unwrap();
+        let topology = topology::resolve(&observation).unwrap();
+        assert_eq!(topology.shards[0].primary().unwrap().address, address(&primary), "{version}");
+    }
+}
+
+#[tokio::test]
 async fn sentinels_have_users_of_their_own_who_need_little() {
     let watcher = "user watcher on >watch resetkeys resetchannels -@all \
                    +ping +sentinel|masters +sentinel|replicas +sentinel|sentinels";

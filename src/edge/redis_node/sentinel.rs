@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt as _, stream};
 
-use super::{Access, Connection, Error};
+use super::{Access, Connection, Credentials, Error};
 use crate::domain::{
     observation::SentinelObservation,
     source::{ADDRESSES_MAX, NodeAddress},
@@ -74,7 +74,7 @@ pub(super) async fn observe(
 }
 
 async fn ask(address: &NodeAddress, name: &str, access: &Access) -> Result<View, Error> {
-    let mut sentinel = Connection::open(address, access).await?;
+    let mut sentinel = open(address, access).await?;
     let protocol =
         |finding| Error::Protocol { attempt: ATTEMPT, address: address.clone(), finding };
     let masters: Vec<Fields> = sentinel.ask(ATTEMPT, &["SENTINEL", "MASTERS"], 2).await?;
@@ -95,6 +95,17 @@ async fn ask(address: &NodeAddress, name: &str, access: &Access) -> Result<View,
     let sentinels: Vec<Fields> = sentinel.ask(ATTEMPT, &["SENTINEL", "SENTINELS", name], 2).await?;
     let sentinels = sentinels.iter().filter_map(listening).collect();
     Ok(View { config_epoch, primary, options, replicas, sentinels })
+}
+
+/// Most sentinels know no password, also where the servers that they watch have one.
+async fn open(address: &NodeAddress, access: &Access) -> Result<Connection, Error> {
+    match Connection::open(address, access).await {
+        Err(refused @ Error::AuthenticationRefused { .. }) => {
+            let anonymous = Access { credentials: Credentials::default(), ..access.clone() };
+            Connection::open(address, &anonymous).await.map_err(|_| refused)
+        }
+        opened => opened,
+    }
 }
 
 fn listening(fields: &Fields) -> Option<NodeAddress> {
