@@ -22,7 +22,7 @@ use crate::{
     flow::{
         Context,
         catalog::Located,
-        transfer::{Plain, Sink},
+        transfer::{Plain, Sink, unpack},
         verify,
     },
     report::Bar,
@@ -43,10 +43,8 @@ pub(super) async fn fill(
     context: &Context,
 ) -> Result<(), Failure> {
     let installation = verify::read_installation(located, manifest, context).await?;
-    let Written { path, plain } = write(folder, stage, located, wanted, context).await?;
-    check(located, &verify::compare(&installation, &wanted.shard, &wanted.archive, &plain))?;
-
-    let bar = context.progress.bar("read back from disk", Some(plain.digests.bytes));
+    let path = write(folder, stage, located, wanted, context).await?;
+    let bar = context.progress.bar("read back from disk", Some(wanted.restore.bytes));
     let expectations = Expectations { slots: wanted.shard.slots.clone(), biggest_keys_max: 0 };
     let (from, counted) = (path.clone(), bar.clone());
     let read = tokio::task::spawn_blocking(move || read_from_disk(&from, &expectations, &counted));
@@ -55,18 +53,14 @@ pub(super) async fn fill(
     check(located, &verify::compare(&installation, &wanted.shard, &wanted.archive, &on_disk))
 }
 
-struct Written {
-    path: PathBuf,
-    plain: Plain,
-}
-
+/// Checks what came from the store; what it became is proven from the disk.
 async fn write(
     folder: &Path,
     stage: Stage,
     located: &Located,
     wanted: &Wanted,
     context: &Context,
-) -> Result<Written, Failure> {
+) -> Result<PathBuf, Failure> {
     let shared = Arc::new(Mutex::new(Some(stage)));
     let writer = Arc::clone(&shared);
     let (failed_to_write, failed_to_seal) = (failed(folder), failed(folder));
@@ -75,8 +69,12 @@ async fn write(
             Some(stage) => stage.write(bytes).map_err(&failed_to_write),
             None => Err(Failure::Worker { attempt: "write the stage" }),
         });
-    let plain =
-        verify::read_archive(located, &wanted.shard, &wanted.archive, sink, context).await?;
+    let Located { opened, source: _, backup } = located;
+    let name = format!("shard {} {}", wanted.shard.shard, wanted.archive.name);
+    let bar = context.progress.bar(name, Some(wanted.archive.stored_bytes()));
+    let unpacked = unpack(&*opened.store, backup, &wanted.archive, sink, &bar).await;
+    bar.finish();
+    unpacked?;
     let seal = tokio::task::spawn_blocking(move || {
         let stage = shared.lock().unwrap_or_else(PoisonError::into_inner).take();
         match stage {
@@ -84,8 +82,7 @@ async fn write(
             None => Err(Failure::Worker { attempt: "seal the stage" }),
         }
     });
-    let path = seal.await.map_err(|_| Failure::Worker { attempt: "seal the stage" })??;
-    Ok(Written { path, plain })
+    seal.await.map_err(|_| Failure::Worker { attempt: "seal the stage" })?
 }
 
 /// The disk itself is read: past the page cache, or after that was asked to forget the file.

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use self::{
     capture::{Captured, Pipeline, capture},
-    read_back::{Plain, Sink, read_back},
+    read_back::{Plain, Sink, read_back, unpack},
     upload::upload_bytes,
 };
 

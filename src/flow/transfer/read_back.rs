@@ -43,6 +43,35 @@ pub(crate) async fn read_back(
     sink: Sink,
     bar: &Bar,
 ) -> Result<Plain, Failure> {
+    let consume = move |plain| consume(plain, scan.as_ref(), sink);
+    unpack_into(store, backup, archive, consume, bar).await
+}
+
+/// Reads all objects of `archive` for a sink whose bytes are checked where they end up: here only
+/// the stored digests must match, and the codec must end where the archive does.
+pub(crate) async fn unpack(
+    store: &dyn Store,
+    backup: &BackupId,
+    archive: &Archive,
+    mut sink: Sink,
+    bar: &Bar,
+) -> Result<(), Failure> {
+    let consume = move |mut plain: mpsc::Receiver<Vec<u8>>| {
+        while let Some(piece) = plain.blocking_recv() {
+            sink(&piece).map_err(Error::Sink)?;
+        }
+        Ok(())
+    };
+    unpack_into(store, backup, archive, consume, bar).await
+}
+
+async fn unpack_into<T: Send + 'static>(
+    store: &dyn Store,
+    backup: &BackupId,
+    archive: &Archive,
+    consume: impl FnOnce(mpsc::Receiver<Vec<u8>>) -> Result<T, Error> + Send + 'static,
+    bar: &Bar,
+) -> Result<T, Failure> {
     let (stored_sender, stored) = mpsc::channel(WAITING_MAX);
     let (plain_sender, plain) = mpsc::channel(WAITING_MAX);
     let decoding = Decoding::new(archive, plain_sender).map_err(|source| Failure::Archive {
@@ -52,9 +81,9 @@ pub(crate) async fn read_back(
 
     let download = download(store, backup, archive, stored_sender, bar);
     let decode = stage(backup, archive, move || decoding.run(stored));
-    let consume = stage(backup, archive, move || consume(plain, scan.as_ref(), sink));
-    let ((), (), plain) = tokio::try_join!(download, decode, consume)?;
-    Ok(plain)
+    let consume = stage(backup, archive, move || consume(plain));
+    let ((), (), consumed) = tokio::try_join!(download, decode, consume)?;
+    Ok(consumed)
 }
 
 /// Runs a stage on a thread of its own. One that ended because its neighbour did never answers:
