@@ -239,7 +239,11 @@ impl Failure {
             Self::Topology { .. } | Self::Unsettled { .. } => {
                 "wait until the installation is settled (no failover, no slot migration), then run again".into()
             }
-            Self::Plan { .. } => "bring a replica up, or allow the primary by `primary: fallback`".into(),
+            Self::Plan { .. } => {
+                "bring a replica up and let it follow its primary; a primary is captured only as `primary:` \
+                 allows, and never under Sentinel"
+                    .into()
+            }
             Self::CapturedRdb { .. } => {
                 "the server or the network damages data: run again, and look at the server's memory and log".into()
             }

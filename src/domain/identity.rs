@@ -96,7 +96,8 @@ text_form!(BackupId);
 pub const MANUAL: &str = "manual";
 
 const TIME_FORM: &str = "%Y%m%dT%H%M%SZ";
-const TIME_LENGTH: usize = 16;
+/// Length of what [`compact_time`] gives.
+pub const COMPACT_TIME_BYTES: usize = 16;
 const CHANCE_LENGTH: usize = 6;
 const CHANCE_ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 
@@ -112,12 +113,12 @@ impl BackupId {
 
     /// When the backup began, to the second.
     pub fn begun(&self) -> Timestamp {
-        parse_compact_time(&self.0[..TIME_LENGTH]).unwrap_or(Timestamp::UNIX_EPOCH)
+        parse_compact_time(&self.0[..COMPACT_TIME_BYTES]).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
     /// The schedule's name, or `manual`.
     pub fn schedule(&self) -> &str {
-        &self.0[TIME_LENGTH + 1..self.0.len() - CHANCE_LENGTH - 1]
+        &self.0[COMPACT_TIME_BYTES + 1..self.0.len() - CHANCE_LENGTH - 1]
     }
 }
 
@@ -126,7 +127,7 @@ impl FromStr for BackupId {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let parsed = || {
-            let (time, rest) = text.split_at_checked(TIME_LENGTH)?;
+            let (time, rest) = text.split_at_checked(COMPACT_TIME_BYTES)?;
             parse_compact_time(time)?;
             let (schedule, chance) = rest.strip_prefix('-')?.rsplit_once('-')?;
             (is_name(schedule)
@@ -145,7 +146,7 @@ pub fn compact_time(at: Timestamp) -> String {
 
 /// The inverse of [`compact_time`].
 pub fn parse_compact_time(text: &str) -> Option<Timestamp> {
-    if text.len() != TIME_LENGTH {
+    if text.len() != COMPACT_TIME_BYTES {
         return None;
     }
     let civil = jiff::civil::DateTime::strptime(TIME_FORM, text).ok()?;

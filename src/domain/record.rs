@@ -85,6 +85,19 @@ impl fmt::Display for Record {
     }
 }
 
+/// Whether the last proof of the content, by reading or loading it, failed. `records` are in order of time.
+pub fn is_known_broken(records: &[Record]) -> bool {
+    let mut proofs = records.iter().rev().filter_map(|record| match &record.event {
+        Event::Verified(Verification {
+            level: Level::Content | Level::Load,
+            server: _,
+            findings,
+        }) => Some(!findings.is_empty()),
+        Event::Verified(Verification { level: Level::Stored, .. }) => None,
+    });
+    proofs.next().unwrap_or(false)
+}
+
 /// One run of a verb over one source, also a failed one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -117,5 +130,32 @@ impl RunKind {
         match self {
             Self::Backup => "backup",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verified(level: Level, findings: &[&str]) -> Record {
+        let findings = findings.iter().map(|&finding| finding.to_owned()).collect();
+        Record {
+            version: VERSION,
+            backup: "20261120T020000Z-daily-k3x9q2".parse().unwrap(),
+            at: Timestamp::UNIX_EPOCH,
+            tool: "test".to_owned(),
+            event: Event::Verified(Verification { level, server: None, findings }),
+        }
+    }
+
+    #[test]
+    fn the_last_proof_of_the_content_decides() {
+        let (good, bad) =
+            (verified(Level::Content, &[]), verified(Level::Load, &["a key is gone"]));
+        let stored = verified(Level::Stored, &["an object is gone"]);
+        assert!(!is_known_broken(&[]));
+        assert!(!is_known_broken(std::slice::from_ref(&stored)));
+        assert!(is_known_broken(&[good.clone(), bad.clone(), stored]));
+        assert!(!is_known_broken(&[bad, good]));
     }
 }

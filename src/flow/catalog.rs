@@ -15,8 +15,8 @@ use crate::{
         record::{self, Event, Record},
     },
     edge::store,
-    failure::Failure,
-    settings::{Error, Settings},
+    failure::{Failure, chain},
+    settings::{self, Error, Settings},
 };
 
 /// A backup in its store.
@@ -27,23 +27,74 @@ pub(super) struct Located {
     pub(super) backup: BackupId,
 }
 
-/// The stores and sources that flags and config point to.
-pub(super) async fn places(
+/// What the stores that flags and config point to have.
+#[derive(Debug, Default)]
+pub(super) struct Holdings {
+    pub(super) sources: Vec<Holding>,
+    /// The first store that does not answer. A store that is down must not hide what another has.
+    pub(super) failure: Option<Failure>,
+}
+
+/// A source's backups in one store, newest first.
+#[derive(Debug)]
+pub(super) struct Holding {
+    pub(super) opened: Opened,
+    pub(super) source: SourceName,
+    pub(super) backups: Vec<BackupId>,
+}
+
+/// Looks into every store that is meant. Fails if none of them answers.
+pub(super) async fn holdings(
     place: &Place,
     source: Option<&SourceName>,
     settings: &Settings,
     context: &Context,
-) -> Result<Vec<(Opened, SourceName)>, Failure> {
-    let mut places = Vec::new();
+) -> Result<Holdings, Failure> {
+    let source = source.or(place.source_name.as_ref());
+    let mut holdings = Holdings::default();
+    let mut answers = 0;
     for store in settings.stores(place)? {
-        let opened = stores::open(&store, context).await?;
-        let sources: BTreeSet<SourceName> = match source.or(place.source_name.as_ref()) {
-            Some(source) => [source.clone()].into(),
-            None => sources_of(&opened).await?,
-        };
-        places.extend(sources.into_iter().map(|source| (opened.clone(), source)));
+        match holdings_of(&store, source, context).await {
+            Ok(found) => {
+                answers += 1;
+                holdings.sources.extend(found);
+            }
+            Err(failure) => {
+                tracing::warn!("store {store} is passed over: {}", chain(&failure));
+                holdings.failure.get_or_insert(failure);
+            }
+        }
     }
-    Ok(places)
+    match holdings.failure {
+        Some(failure) if answers == 0 => Err(failure),
+        failure => Ok(Holdings { failure, ..holdings }),
+    }
+}
+
+async fn holdings_of(
+    store: &settings::Store,
+    source: Option<&SourceName>,
+    context: &Context,
+) -> Result<Vec<Holding>, Failure> {
+    let opened = stores::open(store, context).await?;
+    let sources: BTreeSet<SourceName> = match source {
+        Some(source) => [source.clone()].into(),
+        None => sources_of(&opened).await?,
+    };
+    let mut holdings = Vec::with_capacity(sources.len());
+    for source in sources {
+        let backups = backups(&opened, &source).await?;
+        holdings.push(Holding { opened: opened.clone(), source, backups });
+    }
+    Ok(holdings)
+}
+
+/// Which backups count as newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Newest {
+    Any,
+    /// None whose last proof by content or load failed.
+    NotKnownBroken,
 }
 
 /// Every first part of a key that could be a source's name.
@@ -75,60 +126,61 @@ pub(super) async fn backups(
 /// The one backup that the arguments mean.
 pub(super) async fn locate(
     which: &Which,
+    newest: Newest,
     place: &Place,
     settings: &Settings,
     context: &Context,
 ) -> Result<Located, Failure> {
-    let places = places(place, None, settings, context).await?;
-    if let Some(backup) = &which.backup {
-        return by_id(backup, places).await;
-    }
-    if !which.latest && which.before.is_none() {
+    if which.backup.is_none() && !which.latest && which.before.is_none() {
         return Err(Failure::Usage {
             finding: "no backup is named".to_owned(),
             hint: "give an id as `redis-backup list` prints it, or --latest, or --before TIME"
                 .into(),
         });
     }
-    let sources: BTreeSet<&SourceName> = places.iter().map(|(_, source)| source).collect();
-    if sources.len() > 1 {
-        return Err(Failure::Settings(Error::SeveralSources {
-            known: sources.into_iter().cloned().collect(),
-        }));
+    let Holdings { mut sources, failure } = holdings(place, None, settings, context).await?;
+    sources.retain(|holding| !holding.backups.is_empty());
+    let known: BTreeSet<&SourceName> = sources.iter().map(|holding| &holding.source).collect();
+    if which.backup.is_none() && known.len() > 1 {
+        let known = known.into_iter().cloned().collect();
+        return Err(Failure::Settings(Error::SeveralSources { known }));
     }
     // A clock that ran ahead must not make its backup the newest for ever.
     let limit = which.before.unwrap_or_else(|| context.now());
-    let mut newest: Option<Located> = None;
-    for (opened, source) in &places {
-        let backups = backups(opened, source).await?;
-        let candidate = backups.into_iter().find(|backup| backup.begun() <= limit);
-        if let Some(backup) = candidate
-            && newest.as_ref().is_none_or(|newest| newest.backup < backup)
-        {
-            newest = Some(Located { opened: opened.clone(), source: source.clone(), backup });
+    let is_meant = |backup: &BackupId| match &which.backup {
+        Some(id) => backup == id,
+        None => backup.begun() <= limit,
+    };
+    let mut candidates = Vec::new();
+    for Holding { opened, source, backups } in sources {
+        candidates.extend(backups.into_iter().filter(is_meant).map(|backup| Located {
+            opened: opened.clone(),
+            source: source.clone(),
+            backup,
+        }));
+    }
+    candidates.sort_by(|left, right| right.backup.cmp(&left.backup));
+    for located in candidates {
+        let is_choice = which.backup.is_none() && newest == Newest::NotKnownBroken;
+        if is_choice && record::is_known_broken(&records(&located).await?) {
+            tracing::warn!("{} is passed over: its last proof failed", located.backup);
+            continue;
         }
+        return Ok(located);
+    }
+    // What is nowhere else may be in the store that does not answer.
+    if let Some(failure) = failure {
+        return Err(failure);
     }
     let looked: Vec<String> = settings.stores(place)?.into_iter().map(|store| store.name).collect();
-    newest.ok_or_else(|| Failure::NoBackup {
-        which: match which.before {
-            Some(before) => format!("in {} began before {before}", looked.join(", ")),
-            None => format!("is in {}", looked.join(", ")),
+    let looked = looked.join(", ");
+    Err(Failure::NoBackup {
+        which: match (&which.backup, which.before) {
+            (Some(backup), _) => format!("in {looked} has the id {backup}"),
+            (None, Some(before)) => format!("in {looked} began before {before}"),
+            (None, None) => format!("is in {looked}"),
         },
     })
-}
-
-async fn by_id(backup: &BackupId, places: Vec<(Opened, SourceName)>) -> Result<Located, Failure> {
-    for (opened, source) in places {
-        let key = catalog::manifest_key(&source, backup);
-        match opened.store.attributes(&key, None).await {
-            Ok(_) => return Ok(Located { opened, source, backup: backup.clone() }),
-            Err(store::Error::NotFound { .. }) => {}
-            Err(source) => {
-                return Err(Failure::Store { attempt: format!("look for {backup}"), source });
-            }
-        }
-    }
-    Err(Failure::NoBackup { which: format!("has the id {backup}") })
 }
 
 pub(super) async fn read_manifest(located: &Located) -> Result<Manifest, Failure> {

@@ -19,7 +19,10 @@ use crate::{
         source::NodeAddress,
         topology::{Shard, Topology},
     },
-    edge::redis_node::{Snapshot, inspect::SourceAccess, replication::Limits},
+    edge::{
+        redis_node::{Snapshot, inspect::SourceAccess, replication::Limits},
+        store,
+    },
     failure::{Exit, Failure, chain},
     report::{CheckReport, CheckedItem, Outcome, Verdict},
     settings::{self, Settings, Spool},
@@ -117,8 +120,15 @@ async fn check_stores(
         let Some(one) = findings.keep(&subject, stores::open(&store, context).await) else {
             continue;
         };
-        if let Some(skew) = findings.keep(&subject, check_store(&one, context).await) {
-            findings.good(&subject, format!("{}: list, write, read, delete", one.store.address()));
+        let checked = check_store(&one, context).await;
+        if let Some(StoreChecked { skew, kept }) = findings.keep(&subject, checked) {
+            let deleted = if kept.is_none() { ", delete" } else { "" };
+            findings.good(&subject, format!("{}: list, write, read{deleted}", one.store.address()));
+            if let Some(kept) = kept {
+                let fix =
+                    "fine for credentials that shall only add; what failed runs leave stays, too";
+                findings.warning(&subject, kept, fix);
+            }
             findings.clock(&subject, skew);
             opened.push(one);
         }
@@ -126,8 +136,14 @@ async fn check_stores(
     opened
 }
 
+struct StoreChecked {
+    skew: Skew,
+    /// Why the test object could not be deleted.
+    kept: Option<String>,
+}
+
 /// A small object comes and goes under a name that no source can have.
-async fn check_store(opened: &Opened, context: &Context) -> Result<Skew, Failure> {
+async fn check_store(opened: &Opened, context: &Context) -> Result<StoreChecked, Failure> {
     let failed = |attempt: &str| {
         let attempt = format!("{attempt} in {}", opened.name);
         move |source| Failure::Store { attempt: attempt.clone(), source }
@@ -140,10 +156,15 @@ async fn check_store(opened: &Opened, context: &Context) -> Result<Skew, Failure
         .await
         .map_err(failed("write a test object"))?;
     let read = store.read(&key, 1 << 10).await.map_err(failed("read the test object"));
-    store.delete(&key).await.map_err(failed("delete the test object"))?;
+    let kept = match store.delete(&key).await {
+        Ok(()) => None,
+        Err(error @ store::Error::Denied { .. }) => Some(chain(&error)),
+        Err(source) => return Err(failed("delete the test object")(source)),
+    };
     read?;
     let theirs = store.clock().await.map_err(failed("ask for the time"))?;
-    Ok(clock::compare(&format!("store {}", opened.name), theirs, context.now()))
+    let skew = clock::compare(&format!("store {}", opened.name), theirs, context.now());
+    Ok(StoreChecked { skew, kept })
 }
 
 async fn check_sources(

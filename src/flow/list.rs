@@ -4,11 +4,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
     Context,
-    catalog::{self, Located},
+    catalog::{self, Holding, Holdings, Located},
 };
 use crate::{
     cli::List,
-    failure::{Failure, chain},
+    failure::{Exit, Failure, chain},
     report::{ListReport, ListedBackup, ListedDetails, ListedOrigin, Outcome},
     settings::Settings,
 };
@@ -22,11 +22,11 @@ pub(super) async fn run(
     context: &Context,
 ) -> Result<Outcome, Failure> {
     let List { source, place, long, last } = arguments;
-    let places = catalog::places(place, source.as_ref(), settings, context).await?;
+    let Holdings { sources, failure } =
+        catalog::holdings(place, source.as_ref(), settings, context).await?;
     let mut origins = Vec::new();
     let mut located = Vec::new();
-    for (opened, source) in places {
-        let backups = catalog::backups(&opened, &source).await?;
+    for Holding { opened, source, backups } in sources {
         if let Some(origin) = catalog::origin(&opened, &source).await? {
             origins.push(ListedOrigin {
                 store: opened.name.clone(),
@@ -49,7 +49,9 @@ pub(super) async fn run(
         .await?;
     let stores = settings.stores(place)?.into_iter().map(|store| store.name).collect();
     let source = source.as_ref().or(place.source_name.as_ref()).cloned();
-    Ok(Outcome::done(ListReport { kind: "list", version: 1, backups, stores, source, origins }))
+    let report = ListReport { kind: "list", version: 1, backups, stores, source, origins };
+    let exit = if failure.is_some() { Exit::Partial } else { Exit::Done };
+    Ok(Outcome { report: Box::new(report), exit })
 }
 
 async fn list_one(located: Located, long: bool) -> Result<ListedBackup, Failure> {

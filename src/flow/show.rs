@@ -1,6 +1,9 @@
 //! `show`: one manifest and the notes beside it.
 
-use super::{Context, catalog};
+use super::{
+    Context,
+    catalog::{self, Newest},
+};
 use crate::{
     cli::Show,
     failure::Failure,
@@ -13,7 +16,8 @@ pub(super) async fn run(
     settings: &Settings,
     context: &Context,
 ) -> Result<Outcome, Failure> {
-    let located = catalog::locate(&arguments.which, &arguments.place, settings, context).await?;
+    let located =
+        catalog::locate(&arguments.which, Newest::Any, &arguments.place, settings, context).await?;
     let manifest = catalog::read_manifest(&located).await?;
     let records = catalog::records(&located).await?;
     let store = located.opened.name;

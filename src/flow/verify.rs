@@ -4,7 +4,7 @@ use futures_util::{StreamExt as _, stream};
 
 use super::{
     Context,
-    catalog::{self, Located},
+    catalog::{self, Holding, Holdings, Located, Newest},
     load,
     transfer::{Plain, read_back},
 };
@@ -47,15 +47,41 @@ pub(super) async fn run(
     let located = context.unless_ended(meant(which, *all, place, settings, context)).await?;
     let mut report =
         VerifyReport { kind: "verify", version: 1, level: level.to_string(), backups: Vec::new() };
+    let mut unjudged = Exit::Done;
     for located in &located {
         let binary = server_binary.clone().or_else(|| settings.server_binary(&located.source));
         let binary = binary.as_deref();
         let verified = verify_one(located, level, binary, context);
-        report.backups.push(context.unless_ended(verified).await?);
+        match context.unless_ended(verified).await {
+            Ok(verified) => report.backups.push(verified),
+            Err(failure) if !*all || matches!(failure, Failure::Ended { .. }) => {
+                return Err(failure);
+            }
+            // One that cannot be judged says nothing of the others.
+            Err(failure) => {
+                if unjudged == Exit::Done {
+                    unjudged = failure.exit();
+                }
+                report.backups.push(not_judged(located, &failure));
+            }
+        }
     }
-    let proven = report.backups.iter().all(|backup| backup.proven);
-    let exit = if proven { Exit::Done } else { Exit::Corrupt };
+    let broken = report.backups.iter().any(|backup| !backup.findings.is_empty());
+    let exit = if broken { Exit::Corrupt } else { unjudged };
     Ok(Outcome { report: Box::new(report), exit })
+}
+
+fn not_judged(located: &Located, failure: &Failure) -> VerifiedBackup {
+    let Located { opened, source, backup } = located.clone();
+    VerifiedBackup {
+        store: opened.name,
+        source,
+        backup,
+        proven: false,
+        evidence: Vec::new(),
+        findings: Vec::new(),
+        unjudged: Some(chain(failure)),
+    }
 }
 
 /// The one backup that is named, or all of them.
@@ -67,12 +93,15 @@ async fn meant(
     context: &Context,
 ) -> Result<Vec<Located>, Failure> {
     if !all {
-        return Ok(vec![catalog::locate(which, place, settings, context).await?]);
+        return Ok(vec![catalog::locate(which, Newest::Any, place, settings, context).await?]);
+    }
+    let Holdings { sources, failure } = catalog::holdings(place, None, settings, context).await?;
+    if let Some(failure) = failure {
+        return Err(failure);
     }
     let mut located = Vec::new();
-    for (opened, source) in catalog::places(place, None, settings, context).await? {
-        let backups = catalog::backups(&opened, &source).await?.into_iter();
-        located.extend(backups.map(|backup| Located {
+    for Holding { opened, source, backups } in sources {
+        located.extend(backups.into_iter().map(|backup| Located {
             opened: opened.clone(),
             source: source.clone(),
             backup,
@@ -107,7 +136,15 @@ async fn verify_one(
     }
     let Located { opened, source, backup } = located.clone();
     let proven = findings.is_empty();
-    Ok(VerifiedBackup { store: opened.name, source, backup, proven, evidence, findings })
+    Ok(VerifiedBackup {
+        store: opened.name,
+        source,
+        backup,
+        proven,
+        evidence,
+        findings,
+        unjudged: None,
+    })
 }
 
 /// Sizes and checksums as the store tells them.

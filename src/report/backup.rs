@@ -17,6 +17,18 @@ pub struct BackupReport {
     pub kind: &'static str,
     pub version: u32,
     pub backups: Vec<BackedUp>,
+    /// Sources without a backup, where several were asked for.
+    pub failures: Vec<FailedSource>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedSource {
+    pub source: SourceName,
+    /// As the process would have ended for this source alone.
+    pub exit: u8,
+    pub error: String,
+    pub hint: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -58,6 +70,10 @@ impl fmt::Display for BackupReport {
                 )?;
             }
             backup.warnings.iter().try_for_each(|warning| writeln!(f, "  warning: {warning}"))?;
+        }
+        for FailedSource { source, exit: _, error, hint } in &self.failures {
+            writeln!(f, "NO BACKUP of {source}: {error}")?;
+            writeln!(f, "  hint: {hint}")?;
         }
         Ok(())
     }

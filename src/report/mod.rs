@@ -18,7 +18,7 @@ use std::{fmt, io};
 use serde::Serialize;
 
 pub use self::{
-    backup::{BackedUp, BackupReport, PlanReport, PlannedShard},
+    backup::{BackedUp, BackupReport, FailedSource, PlanReport, PlannedShard},
     check::{CheckReport, CheckedItem, Verdict},
     inspect::{InspectFailure, InspectReport, InspectedKeys},
     list::{ListReport, ListedBackup, ListedDetails, ListedOrigin},

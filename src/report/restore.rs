@@ -44,13 +44,13 @@ impl fmt::Display for RestoreReport {
                 writeln!(f, "{backup} would be restored into {folder}; nothing was changed")?;
             }
             RestoreState::Restored => {
-                let keys = text::keys(self.keys);
-                writeln!(
-                    f,
-                    "{backup} is restored into {folder}: {keys}, {}, {}",
-                    text::bytes(self.bytes),
-                    text::seconds(self.seconds),
-                )?;
+                let seconds = text::seconds(self.seconds);
+                if self.bytes == 0 {
+                    writeln!(f, "{backup} is restored into {folder}, {seconds}")?;
+                } else {
+                    let (keys, bytes) = (text::keys(self.keys), text::bytes(self.bytes));
+                    writeln!(f, "{backup} is restored into {folder}: {keys}, {bytes}, {seconds}")?;
+                }
             }
             RestoreState::Undone => writeln!(f, "{folder} holds its previous dataset again")?,
             RestoreState::Finished => writeln!(f, "the previous dataset of {folder} is deleted")?,

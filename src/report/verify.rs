@@ -27,6 +27,8 @@ pub struct VerifiedBackup {
     pub evidence: Vec<String>,
     /// What is wrong, one sentence each.
     pub findings: Vec<String>,
+    /// Why it could be neither proven nor called broken.
+    pub unjudged: Option<String>,
 }
 
 impl fmt::Display for VerifyReport {
@@ -38,6 +40,9 @@ impl fmt::Display for VerifyReport {
                 "{} of {} in {}: {verdict} ({})",
                 backup.backup, backup.source, backup.store, self.level
             )?;
+            if let Some(reason) = &backup.unjudged {
+                writeln!(f, "  could not be judged: {reason}")?;
+            }
             backup.evidence.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
             backup.findings.iter().try_for_each(|line| writeln!(f, "  BROKEN: {line}"))?;
         }

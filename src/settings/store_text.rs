@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use super::{Error, S3, StoreKind};
+use super::{Checksums, Error, S3, ServerSideEncryption, StoreKind};
 
 /// None when the text has neither the form of a path nor of a URL, and so can only be a name.
 pub(super) fn parse(text: &str) -> Result<Option<StoreKind>, Error> {
@@ -55,9 +55,26 @@ fn s3(text: &str) -> Result<S3, Error> {
                     value.parse().map_err(|_| failed("pathStyle is true or false".to_owned()))?,
                 );
             }
+            "checksums" => {
+                s3.checksums = match value.as_str() {
+                    "when-supported" => Checksums::WhenSupported,
+                    "when-required" => Checksums::WhenRequired,
+                    _ => return Err(failed("checksums is when-supported or when-required".into())),
+                };
+            }
+            "encryption" => {
+                s3.server_side_encryption = Some(match value.split_once(':') {
+                    None if value == "sse-s3" => ServerSideEncryption::SseS3 {},
+                    None if value == "sse-kms" => ServerSideEncryption::SseKms { key_id: None },
+                    Some(("sse-kms", id)) => {
+                        ServerSideEncryption::SseKms { key_id: Some(id.to_owned()) }
+                    }
+                    _ => return Err(failed("encryption is sse-s3, sse-kms or sse-kms:KEY".into())),
+                });
+            }
             _ => {
                 return Err(failed(format!(
-                    "{key:?} is not known: use region, endpoint, caFile, storageClass, pathStyle"
+                    "{key:?} is not known: use region, endpoint, caFile, storageClass, pathStyle, checksums, encryption"
                 )));
             }
         }
@@ -79,6 +96,14 @@ mod tests {
         assert_eq!((s3.bucket.as_str(), s3.prefix.as_str()), ("b", "some/prefix"));
         assert_eq!(s3.endpoint.as_deref(), Some("http://127.0.0.1:9000"));
         assert_eq!(s3.force_path_style, Some(true));
+        let text = "s3://b?checksums=when-required&encryption=sse-kms:alias/backups";
+        let Some(StoreKind::S3(s3)) = parse(text).unwrap() else { panic!("not S3") };
+        assert_eq!(s3.checksums, Checksums::WhenRequired);
+        let Some(ServerSideEncryption::SseKms { key_id: Some(id) }) = s3.server_side_encryption
+        else {
+            panic!("not SSE-KMS")
+        };
+        assert_eq!(id, "alias/backups");
     }
 
     #[test]

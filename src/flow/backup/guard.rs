@@ -10,7 +10,9 @@ use crate::{
         catalog,
         clock::{self, Skew},
         digest::Sha256,
-        manifest::Origin,
+        identity::{COMPACT_TIME_BYTES, SourceName, parse_compact_time},
+        manifest::{self, Manifest, Origin},
+        record,
         topology::Topology,
     },
     edge::{host_lock::HostLock, spool, store},
@@ -106,19 +108,29 @@ pub(super) async fn claim_origin(
     task: &Task,
     opened: &Opened,
     topology: &Topology,
+    previous: Option<&Manifest>,
     context: &Context,
 ) -> Result<Origin, Failure> {
     let name = &task.source.name;
     let ours = Origin { identities: topology.identities.clone() };
-    let owner = match origin(opened, name).await? {
-        Some(owner) => owner,
+    let first = match origin(opened, name).await? {
+        Some(first) => first,
         None => match create_origin(task, opened, &ours).await? {
             Created::Now => return Ok(ours),
             // Another run was quicker; what it wrote counts.
             Created::ByAnother => origin(opened, name).await?.unwrap_or_else(|| ours.clone()),
         },
     };
-    if ours.overlaps(&owner) || adopted(opened, name, &ours).await? {
+    // Who took the prefix over last owns it, and who was there before no more.
+    let (owner, since) = match last_adoption(opened, name).await? {
+        Some((adopted, at)) => (adopted, at),
+        None => (first, Timestamp::MIN),
+    };
+    // The nodes of a Cluster may all be replaced over the years, a few between two backups.
+    let moved_on = previous
+        .filter(|manifest| manifest.begun >= since)
+        .is_some_and(|manifest| ours.overlaps(&manifest.origin));
+    if ours.overlaps(&owner) || moved_on {
         return Ok(ours);
     }
     if task.adopt {
@@ -162,22 +174,21 @@ async fn adopt(
     Ok(())
 }
 
-async fn adopted(
+/// The origin that was added last, and when.
+async fn last_adoption(
     opened: &Opened,
-    name: &crate::domain::identity::SourceName,
-    ours: &Origin,
-) -> Result<bool, Failure> {
+    name: &SourceName,
+) -> Result<Option<(Origin, Timestamp)>, Failure> {
     let prefix = catalog::adopted_origins_prefix(name);
     let failed = |source| Failure::Store { attempt: format!("read {prefix}"), source };
-    for listed in opened.store.list(&prefix).await.map_err(failed)? {
-        let bytes = opened
-            .store
-            .read(&listed.key, crate::domain::record::BYTES_MAX)
-            .await
-            .map_err(failed)?;
-        if serde_json::from_slice::<Origin>(&bytes).is_ok_and(|origin| ours.overlaps(&origin)) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    let listed = opened.store.list(&prefix).await.map_err(failed)?;
+    // Keys begin with their time, and listings are sorted.
+    let Some(last) = listed.last() else { return Ok(None) };
+    let bytes = opened.store.read(&last.key, record::BYTES_MAX).await.map_err(failed)?;
+    let origin = serde_json::from_slice(&bytes).map_err(|error| Failure::Manifest {
+        attempt: format!("read {}", last.key),
+        source: manifest::Error::Decode(error),
+    })?;
+    let at = last.key.name().get(..COMPACT_TIME_BYTES).and_then(parse_compact_time);
+    Ok(Some((origin, at.unwrap_or(Timestamp::MIN))))
 }

@@ -24,7 +24,7 @@ use crate::{
         record::{self, Run, RunKind},
     },
     failure::{Exit, Failure, chain},
-    report::{BackedUp, BackupReport, Outcome},
+    report::{BackedUp, BackupReport, FailedSource, Outcome},
     settings::{self, Error, Settings},
 };
 
@@ -42,36 +42,49 @@ pub(super) async fn run(
     settings: &Settings,
     context: &Context,
 ) -> Result<Outcome, Failure> {
-    let tasks = tasks(arguments, settings, context)?;
+    let mut tasks = tasks(arguments, settings, context)?;
+    let alone = tasks.len() == 1;
     if arguments.dry_run {
-        let [task] = tasks.as_slice() else {
+        let (true, Some((_, task))) = (alone, tasks.pop()) else {
             return Err(Failure::Usage {
                 finding: "a dry run shows one source".to_owned(),
                 hint: "name the source".to_owned(),
             });
         };
-        return context.unless_ended(prepare::plan(task, context)).await;
+        return context.unless_ended(prepare::plan(&task?, context)).await;
     }
-    let alone = tasks.len() == 1;
-    let mut report = BackupReport { kind: "backup", version: 1, backups: Vec::new() };
+    let (backups, failures) = (Vec::new(), Vec::new());
+    let mut report = BackupReport { kind: "backup", version: 1, backups, failures };
     let mut exit = Exit::Done;
-    for task in &tasks {
-        match run_task(task, context).await {
+    for (source, task) in tasks {
+        let result = match task {
+            Ok(task) => run_task(&task, context).await,
+            Err(failure) => Err(failure),
+        };
+        match result {
             Ok(backup) => report.backups.push(backup),
             Err(failure) if alone || matches!(failure, Failure::Ended { .. }) => {
                 return Err(failure);
             }
             Err(failure) => {
                 // The other sources must not miss their backups because of this one.
-                tracing::error!(source = %task.source.name, hint = failure.hint(), "{}", chain(&failure));
-                exit = exit.max(failure.exit());
+                let (error, hint) = (chain(&failure), failure.hint());
+                tracing::error!(%source, hint, "{error}");
+                if exit == Exit::Done {
+                    exit = failure.exit();
+                }
+                let failed = failure.exit() as u8;
+                report.failures.push(FailedSource { source, exit: failed, error, hint });
             }
         }
     }
     Ok(Outcome { report: Box::new(report), exit })
 }
 
-fn tasks(arguments: &Backup, settings: &Settings, context: &Context) -> Result<Vec<Task>, Failure> {
+/// A source that cannot be read, for want of its password say, has a failure in the place of its task.
+type Tasks = Vec<(SourceName, Result<Task, Failure>)>;
+
+fn tasks(arguments: &Backup, settings: &Settings, context: &Context) -> Result<Tasks, Failure> {
     let Backup { sources, schedule, scheduled_for, source, place, adopt, dry_run: _ } = arguments;
     let environment = context.environment();
     let task =
@@ -79,22 +92,27 @@ fn tasks(arguments: &Backup, settings: &Settings, context: &Context) -> Result<V
     if let Some(name) = schedule {
         let schedule = settings.schedule(name)?;
         let store = place.store.as_deref().unwrap_or(schedule.store.as_str());
-        return Ok(vec![Task {
+        let task = Task {
             schedule: Some(name.clone()),
             scheduled_for: scheduled_for.or_else(|| schedule.timetable.last_due(context.now())),
             ..task(settings.source(&schedule.source, environment)?, settings.store(store)?)
-        }]);
+        };
+        return Ok(vec![(schedule.source.clone(), Ok(task))]);
     }
     let store = settings.only_store(place)?;
     if let (false, Some(name)) = (source.source_url.is_empty(), &place.source_name) {
         let source = settings.ad_hoc_source(source, name, environment)?;
-        return Ok(vec![task(source, store)]);
+        return Ok(vec![(name.clone(), Ok(task(source, store)))]);
     }
     let names = named_sources(sources, place, settings);
     if names.is_empty() {
         return Err(Error::NoSource.into());
     }
-    names.iter().map(|name| Ok(task(settings.source(name, environment)?, store.clone()))).collect()
+    let tasks = names.into_iter().map(|name| {
+        let source = settings.source(&name, environment).map_err(Failure::from);
+        (name, source.map(|source| task(source, store.clone())))
+    });
+    Ok(tasks.collect())
 }
 
 /// The sources of the config that are meant: those that are named, or else all.
@@ -197,10 +215,10 @@ async fn store_archives(
     let opened = &located.opened;
     let Prepared { access, topology, plan, spool, mut warnings } =
         context.unless_ended(prepare::prepare(task, opened, context)).await?;
-    let origin = guard::claim_origin(task, opened, &topology, context).await?;
+    let previous = newest_manifest(opened, &located.source).await;
+    let origin = guard::claim_origin(task, opened, &topology, previous.as_ref(), context).await?;
 
     let halt = watch::Sender::new(false);
-    let previous = newest_manifest(opened, &located.source).await;
     let job = shards::Job {
         task,
         located,

@@ -8,11 +8,16 @@ use std::{path::Path, sync::Arc};
 use jiff::Timestamp;
 
 use self::target::Wanted;
-use super::{Context, catalog};
+use super::{
+    Context,
+    catalog::{self, Newest},
+};
 use crate::{
-    cli::Restore,
+    cli::{Restore, Which},
     domain::{manifest::Manifest, rdb::Content},
-    edge::data_directory::{self, Acts, Begun, DataDirectory, Finished, Undone, look},
+    edge::data_directory::{
+        self, Acts, Begun, DataDirectory, Finished, Phase, Undone, Unfinished, look,
+    },
     failure::Failure,
     report::{Outcome, RestoreReport, RestoreState},
     settings::Settings,
@@ -31,9 +36,16 @@ pub(super) async fn run(
     if arguments.finish {
         return finish(folder, begun, context).await;
     }
-    let located = context
-        .unless_ended(catalog::locate(&arguments.which, &arguments.place, settings, context))
-        .await?;
+    let mut which = arguments.which.clone();
+    if let Some(unfinished) = resumable(arguments)? {
+        if matches!(unfinished.phase, Phase::Staged | Phase::Swapping) {
+            return go_on(folder, unfinished, begun, context).await;
+        }
+        which = Which { backup: Some(unfinished.backup), latest: false, before: None };
+    }
+    let place_of = &arguments.place;
+    let locate = catalog::locate(&which, Newest::NotKnownBroken, place_of, settings, context);
+    let located = context.unless_ended(locate).await?;
     let manifest = context.unless_ended(catalog::read_manifest(&located)).await?;
     let wanted = context.unless_ended(target::want(arguments, &manifest, context)).await?;
     if arguments.dry_run {
@@ -55,6 +67,45 @@ pub(super) async fn run(
     report.shard = (manifest.shards.len() > 1).then_some(wanted.restore.shard);
     report.bytes = wanted.restore.bytes;
     report.keys = keys(&manifest, wanted.restore.shard);
+    report.seconds = context.now().duration_since(begun).as_secs_f64();
+    Ok(Outcome::done(report))
+}
+
+/// An interrupted restore of the backup that is meant: the same command goes on with it, also where
+/// `--latest` would mean a newer one by now.
+fn resumable(arguments: &Restore) -> Result<Option<Unfinished>, Failure> {
+    let folder = &arguments.data_dir;
+    let found = data_directory::state(folder).map_err(failed(folder))?;
+    Ok(found.filter(|unfinished| {
+        let is_meant = match &arguments.which.backup {
+            Some(named) => *named == unfinished.backup,
+            None => arguments.which.latest,
+        };
+        let is_shard = arguments.shard.is_none_or(|shard| shard == unfinished.shard);
+        let is_going = match unfinished.phase {
+            Phase::Staging | Phase::Staged | Phase::Swapping => true,
+            Phase::Swapped | Phase::Undoing | Phase::Finishing | Phase::Clearing => false,
+        };
+        is_meant && is_shard && is_going && !arguments.dry_run
+    }))
+}
+
+/// Everything is on the volume already: the store is not needed any more.
+async fn go_on(
+    folder: &Path,
+    unfinished: Unfinished,
+    begun: Timestamp,
+    context: &Context,
+) -> Result<Outcome, Failure> {
+    let directory = Arc::new(open(folder)?);
+    let mut report = report(RestoreState::Restored, folder);
+    let swapped = act(&directory, DataDirectory::swap).await?;
+    report
+        .steps
+        .push("an interrupted restore was gone on with, from what it had staged".to_owned());
+    report.warnings.extend(swapped.remarks);
+    report.backup = Some(unfinished.backup);
+    report.shard = Some(unfinished.shard);
     report.seconds = context.now().duration_since(begun).as_secs_f64();
     Ok(Outcome::done(report))
 }
