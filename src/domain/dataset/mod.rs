@@ -96,6 +96,7 @@ impl Names {
                 WORK_FOLDER => Some("is the folder of redis-backup itself"),
                 "nodes.conf" => Some("is the file of Redis Cluster"),
                 text if text.contains(['/', '\\']) => Some("must be a plain name, without a path"),
+                text if text.contains(char::REPLACEMENT_CHARACTER) => Some("must be UTF-8"),
                 text if text.contains('\0') => Some("must not hold a zero byte"),
                 // The server refuses manifest lines of 1024 bytes, and most file systems names of 256.
                 text if text.len() > 200 => Some("must not be longer than 200 bytes"),

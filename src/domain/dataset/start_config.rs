@@ -244,6 +244,7 @@ mod tests {
             error("dbfilename a b"),
             "line 1 of the Redis config: dbfilename takes one argument",
         );
+        assert_eq!(error("dbfilename \u{fffd}.rdb"), "dbfilename \"\u{fffd}.rdb\": must be UTF-8",);
         assert_eq!(
             error("dbfilename /data/dump.rdb"),
             "dbfilename \"/data/dump.rdb\": must be a plain name, without a path",

@@ -1,6 +1,11 @@
 //! What a server will start there, and whether the backup fits it. Everything is asked before anything is touched.
 
-use std::{ffi::OsString, fs};
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, Read as _},
+    path::Path,
+};
 
 use crate::{
     cli::{DatasetNames, Restore as Arguments, YesNo},
@@ -16,6 +21,9 @@ use crate::{
     failure::Failure,
     flow::{Context, load},
 };
+
+/// No config of a server is near to this.
+const CONFIG_BYTES_MAX: u64 = 16 << 20;
 
 /// A restore that fits.
 pub(super) struct Wanted {
@@ -33,6 +41,7 @@ pub(super) async fn want(
 ) -> Result<Wanted, Failure> {
     let shard = shard(arguments, manifest)?;
     let (config, mut warnings) = start_config(&arguments.names)?;
+    warnings.extend(other_folder(Path::new(&config.dir), &arguments.data_dir));
     let server = server(arguments, context).await?;
     let source = load::server_version(&manifest.server)?;
     let target = Target {
@@ -137,7 +146,7 @@ fn start_config(names: &DatasetNames) -> Result<(StartConfig, Vec<String>), Fail
         && appenddirname.is_some();
     let config = match redis_conf {
         Some(path) => {
-            let text = fs::read_to_string(path).map_err(|source| Failure::Local {
+            let text = read_config(path).map_err(|source| Failure::Local {
                 attempt: format!("read {}", path.display()),
                 source,
             })?;
@@ -183,6 +192,31 @@ fn start_config(names: &DatasetNames) -> Result<(StartConfig, Vec<String>), Fail
     Ok((config, warnings))
 }
 
+/// Comments may be of any encoding; a name that is not UTF-8 is refused where it is used.
+fn read_config(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > CONFIG_BYTES_MAX {
+        return Err(io::Error::other(format!("longer than {CONFIG_BYTES_MAX} bytes")));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A container may see its folder under another name, so this is for a person to judge.
+fn other_folder(configured: &Path, data_dir: &Path) -> Option<String> {
+    let is_same = match (fs::canonicalize(configured), fs::canonicalize(data_dir)) {
+        (Ok(configured), Ok(data_dir)) => configured == data_dir,
+        (Err(_), _) | (_, Err(_)) => configured == data_dir,
+    };
+    (configured.is_absolute() && !is_same).then(|| {
+        format!(
+            "the server starts in `dir {}` by its config: check that it is the same folder as {}",
+            configured.display(),
+            data_dir.display(),
+        )
+    })
+}
+
 /// As told, or as the one server that is installed tells itself.
 async fn server(arguments: &Arguments, context: &Context) -> Result<ServerVersion, Failure> {
     if let Some(text) = &arguments.server_version {
@@ -209,5 +243,31 @@ async fn server(arguments: &Arguments, context: &Context) -> Result<ServerVersio
                 hint: "choose by --server-binary or --server-version".to_owned(),
             })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_of_another_folder_is_told_and_one_of_the_same_is_not() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let link = other.path().join("link");
+        std::os::unix::fs::symlink(one.path(), &link).unwrap();
+        assert_eq!(other_folder(one.path(), one.path()), None);
+        assert_eq!(other_folder(one.path(), &link), None);
+        assert_eq!(other_folder(Path::new("./"), one.path()), None);
+        assert!(other_folder(one.path(), other.path()).is_some());
+        assert!(other_folder(Path::new("/is/not/here"), one.path()).is_some());
+    }
+
+    #[test]
+    fn a_config_with_comments_of_another_encoding_is_read_and_an_endless_one_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("redis.conf");
+        fs::write(&path, b"# f\xfcr alle\ndbfilename a.rdb\n").unwrap();
+        assert!(read_config(&path).unwrap().ends_with("dbfilename a.rdb\n"));
+        read_config(Path::new("/dev/zero")).unwrap_err();
     }
 }
