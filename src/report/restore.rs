@@ -31,7 +31,7 @@ pub enum RestoreState {
     Restored,
     Undone,
     Finished,
-    /// There was nothing to undo or to finish.
+    /// No restore was there to undo or finish.
     Unchanged,
 }
 
@@ -54,7 +54,7 @@ impl fmt::Display for RestoreReport {
             }
             RestoreState::Undone => writeln!(f, "{folder} holds its previous dataset again")?,
             RestoreState::Finished => writeln!(f, "the previous dataset of {folder} is deleted")?,
-            RestoreState::Unchanged => writeln!(f, "{folder} is as it was; nothing was changed")?,
+            RestoreState::Unchanged => writeln!(f, "nothing was changed in {folder}")?,
         }
         self.steps.iter().try_for_each(|step| writeln!(f, "  {step}"))?;
         self.warnings.iter().try_for_each(|warning| writeln!(f, "  warning: {warning}"))?;

@@ -10,6 +10,7 @@
 #![expect(unreachable_pub, reason = "`pub` says what a module offers; a binary offers nothing")]
 
 mod architecture;
+mod breakage;
 mod cli;
 mod crash;
 mod data_directory;

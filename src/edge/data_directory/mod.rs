@@ -41,7 +41,7 @@ pub use self::{
     undo::Undone,
 };
 use crate::domain::{
-    dataset::{Dataset, WORK_FOLDER},
+    dataset::{Dataset, Names, WORK_FOLDER},
     identity::BackupId,
 };
 
@@ -117,6 +117,15 @@ pub struct DataDirectory {
 /// What an earlier restore left in the directory. Changes nothing and waits for no lock.
 pub fn state(dir: &Path) -> Result<Option<Unfinished>, Error> {
     Ok(Marker::read(&dir.join(WORK_FOLDER))?.map(|marker| marker.unfinished()))
+}
+
+/// Whether the directory's dataset could be replaced at all, without looking for servers or room.
+/// Changes nothing and waits for no lock.
+pub fn is_suitable(dir: &Path, names: &Names) -> Result<(), Error> {
+    if !dir.is_dir() {
+        return Err(Error::NotADirectory { dir: dir.to_owned() });
+    }
+    stage::refuse_what_cannot_be_replaced(dir, names)
 }
 
 impl DataDirectory {
@@ -217,6 +226,16 @@ fn lock(dir: &Path) -> Result<Lock, Error> {
             && error.kind() != io::ErrorKind::AlreadyExists
         {
             return Err(fail(error));
+        }
+        // Whoever owns the directory could lead us, who may be root, into any folder to clear it.
+        match fs::symlink_metadata(&work) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => {
+                let finding = "is no folder of its own; move it away";
+                return Err(Error::Unsuitable { path: work, finding });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(fail(error)),
         }
         let opened =
             File::options().create(true).truncate(false).read(true).write(true).open(&path);

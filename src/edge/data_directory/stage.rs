@@ -79,7 +79,7 @@ impl DataDirectory {
             }
         }
         self.refuse_while_a_server_runs()?;
-        self.refuse_what_cannot_be_replaced(&restore.dataset.names)?;
+        refuse_what_cannot_be_replaced(&self.dir, &restore.dataset.names)?;
         let marker = Marker::new(restore.backup.clone(), restore.shard, restore.dataset.clone());
         if found.is_some() {
             // Before its files go, the marker must no longer say that they are staged.
@@ -118,28 +118,6 @@ impl DataDirectory {
     /// unfinished restore needs.
     pub fn close(self) -> Result<(), Error> {
         if self.marker()?.is_none() { self.leave() } else { Ok(()) }
-    }
-
-    fn refuse_what_cannot_be_replaced(&self, names: &Names) -> Result<(), Error> {
-        use std::os::unix::fs::MetadataExt as _;
-        let refuse = |path: &Path, finding| Error::Unsuitable { path: path.to_owned(), finding };
-        let volume = owner::metadata(&self.dir)?.map(|dir| dir.dev());
-        for name in [&names.dbfilename, &names.appendfilename] {
-            let path = self.dir.join(name);
-            if owner::metadata(&path)?.is_some_and(|found| !found.is_file()) {
-                return Err(refuse(&path, "is no plain file; a restore cannot replace it"));
-            }
-        }
-        let folder = self.dir.join(&names.appenddirname);
-        if let Some(found) = owner::metadata(&folder)? {
-            if !found.is_dir() {
-                return Err(refuse(&folder, "is no folder; a restore cannot replace it"));
-            }
-            if Some(found.dev()) != volume {
-                return Err(refuse(&folder, "is a volume of its own; files cannot be moved there"));
-            }
-        }
-        Ok(())
     }
 
     fn refuse_without_room(&self, restore: &Restore) -> Result<(), Error> {
@@ -224,4 +202,26 @@ impl Stage {
     fn fail(&self, source: std::io::Error) -> Error {
         Error::Act { attempt: format!("write {}", self.path.display()), source }
     }
+}
+
+pub(super) fn refuse_what_cannot_be_replaced(dir: &Path, names: &Names) -> Result<(), Error> {
+    use std::os::unix::fs::MetadataExt as _;
+    let refuse = |path: &Path, finding| Error::Unsuitable { path: path.to_owned(), finding };
+    let volume = owner::metadata(dir)?.map(|found| found.dev());
+    for name in [&names.dbfilename, &names.appendfilename] {
+        let path = dir.join(name);
+        if owner::metadata(&path)?.is_some_and(|found| !found.is_file()) {
+            return Err(refuse(&path, "is no plain file; a restore cannot replace it"));
+        }
+    }
+    let folder = dir.join(&names.appenddirname);
+    if let Some(found) = owner::metadata(&folder)? {
+        if !found.is_dir() {
+            return Err(refuse(&folder, "is no folder; a restore cannot replace it"));
+        }
+        if Some(found.dev()) != volume {
+            return Err(refuse(&folder, "is a volume of its own; files cannot be moved there"));
+        }
+    }
+    Ok(())
 }

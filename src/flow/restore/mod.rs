@@ -146,7 +146,7 @@ async fn undo(folder: &Path, begun: Timestamp, context: &Context) -> Result<Outc
     match act(&directory, DataDirectory::undo).await? {
         Undone::Nothing => {
             report.state = RestoreState::Unchanged;
-            report.steps.push("no restore was there to undo".to_owned());
+            report.steps.push("no restore is there to undo".to_owned());
         }
         Undone::Back { kept: Some(kept) } => report.steps.push(format!(
             "a server wrote to the restored dataset meanwhile: it is kept as {}",
@@ -164,7 +164,7 @@ async fn finish(folder: &Path, begun: Timestamp, context: &Context) -> Result<Ou
     match act(&directory, DataDirectory::finish).await? {
         Finished::Nothing => {
             report.state = RestoreState::Unchanged;
-            report.steps.push("no restore was there to finish".to_owned());
+            report.steps.push("no restore is there to finish".to_owned());
         }
         Finished::Settled { removed, left } => {
             report.steps.extend(removed.map(|name| {
@@ -182,6 +182,7 @@ async fn finish(folder: &Path, begun: Timestamp, context: &Context) -> Result<Ou
 /// What a tired person wants to know before anything is touched.
 fn plan(arguments: &Restore, manifest: &Manifest, wanted: &Wanted) -> Result<Outcome, Failure> {
     let folder = &arguments.data_dir;
+    data_directory::is_suitable(folder, &wanted.restore.dataset.names).map_err(failed(folder))?;
     let mut report = report(RestoreState::Planned, folder);
     let sight = look(folder).map_err(failed(folder))?;
     for process in &sight.servers {
