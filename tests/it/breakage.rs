@@ -77,3 +77,36 @@ fn an_inspection_of_a_pipe_that_never_ends_ends_by_a_signal() {
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(status.code(), Some(130), "{said}");
 }
+
+/// It answers every question by the length of a huge text, and then by zeros without end.
+fn endless_server() -> u16 {
+    use std::{io::Write as _, net::TcpListener};
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            std::thread::spawn(move || {
+                let mut question = [0; 4096];
+                // The greeting is a PING.
+                let _ = stream.read(&mut question);
+                let _ = stream.write_all(b"+PONG\r\n");
+                let _ = stream.read(&mut question);
+                let _ = stream.write_all(b"$9223372036854775807\r\n");
+                while stream.write_all(&[b'0'; 4096]).is_ok() {}
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn a_server_that_answers_without_end_is_left_before_it_fills_our_memory() {
+    let (store, url) = (TempDir::new().unwrap(), format!("redis://127.0.0.1:{}", endless_server()));
+    let said = run(program()
+        .args(["backup", "--source-name", "endless", "--source-url", &url, "--store"])
+        .arg(store.path().join("store")));
+    assert_eq!(said.exit, 10, "{said:?}");
+    assert!(said.stderr.contains("more than 16777216 bytes of replies"), "{said:?}");
+}

@@ -10,7 +10,7 @@ use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
 
 use super::{
     Error, Tls,
-    link::{Link, Stream},
+    link::{Bounded, Link, Stream},
 };
 use crate::domain::{secret::Secret, source::NodeAddress};
 
@@ -68,9 +68,10 @@ impl Connection {
             .set_skip_set_lib_name();
         let config =
             AsyncConnectionConfig::new().set_response_timeout(Some(access.response_timeout));
-        let (commands, driver) = MultiplexedConnection::new_with_config(&info, link.stream, config)
-            .await
-            .map_err(|error| of_redis(attempt, address, "", access.response_timeout, &error))?;
+        let (commands, driver) =
+            MultiplexedConnection::new_with_config(&info, Bounded::new(link.stream), config)
+                .await
+                .map_err(|error| of_redis(attempt, address, "", access.response_timeout, &error))?;
         Ok(Self {
             address: address.clone(),
             limit: access.response_timeout,

@@ -2,11 +2,17 @@
 //!
 //! Each command is sent only after the reply before it was read: a pipelined replica handshake hangs.
 
-use std::{fmt::Write as _, io, time::Duration};
+use std::{
+    fmt::Write as _,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::{Buf as _, BytesMut};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     time::timeout,
 };
 
@@ -19,6 +25,61 @@ pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 pub(super) type Stream = Box<dyn Duplex>;
+
+/// All replies to the questions of one look together: a hundred times what a Cluster of a thousand
+/// nodes says. Who sends more is no Redis, and would fill our memory.
+const REPLY_BYTES_MAX: usize = 16 << 20;
+
+/// A stream that ends with an error once more was read than any Redis answers.
+pub(super) struct Bounded {
+    stream: Stream,
+    left: usize,
+}
+
+impl Bounded {
+    pub(super) fn new(stream: Stream) -> Self {
+        Self { stream, left: REPLY_BYTES_MAX }
+    }
+}
+
+impl AsyncRead for Bounded {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { stream, left } = self.get_mut();
+        let before = buffer.filled().len();
+        let polled = Pin::new(stream).poll_read(context, buffer);
+        match left.checked_sub(buffer.filled().len() - before) {
+            Some(rest) => {
+                *left = rest;
+                polled
+            }
+            None => Poll::Ready(Err(io::Error::other(format!(
+                "it sent more than {REPLY_BYTES_MAX} bytes of replies"
+            )))),
+        }
+    }
+}
+
+impl AsyncWrite for Bounded {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
 
 /// No reply of a handshake is longer.
 const LINE_BYTES_MAX: usize = 16 << 10;

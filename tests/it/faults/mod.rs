@@ -1,6 +1,7 @@
 //! Faults of every kind, put into the real program and its real surroundings. What is listed is whole; what fails says so.
 
 mod bench;
+mod beside;
 mod guards;
 mod kill_backup;
 mod kill_restore;
