@@ -166,6 +166,13 @@ async fn whatever_call_fails_in_a_verification_nothing_is_called_proven_that_is_
         assert_eq!(outcome.unwrap().exit, Exit::Done);
         for fault in faults_of(&flaky.calls()) {
             match stage.run(&words, vec![fault.clone()]).await.0 {
+                // One that could not be judged is neither proven nor called broken.
+                Ok(outcome) if outcome.exit == Exit::StoreUnavailable => {
+                    let report = json(&outcome);
+                    assert_eq!(report["backups"][0]["proven"], false, "{fault:?}: {report}");
+                    let findings = &report["backups"][0]["findings"];
+                    assert_eq!(findings, &serde_json::json!([]), "{fault:?}: {report}");
+                }
                 Ok(outcome) => {
                     assert_eq!(outcome.exit, Exit::Done, "{fault:?}: {}", json(&outcome));
                     let reads = [
