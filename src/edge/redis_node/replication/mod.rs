@@ -200,9 +200,9 @@ async fn receive(
     let read = timeout(link.silence_max, link.stream.read_buf(&mut window)).await;
     let read = match read {
         Ok(Err(source)) if source.kind() == io::ErrorKind::InvalidData => {
-            // A child of Redis 8 writes the RDB to the TLS connection, and its parent says goodbye
-            // with a sequence number of its own: a record that nobody can decrypt. What came whole
-            // before it is still to be read; the framing tells whether it was all.
+            // Seen once on a busy machine, the cause not proven: a record that could not be decrypted,
+            // perhaps because a saving child and its parent both wrote to the connection. What came
+            // whole before it is still to be read; the framing tells whether it was all.
             match timeout(link.silence_max, link.stream.read_buf(&mut window)).await {
                 Ok(Ok(count)) if count > 0 => Ok(Ok(count)),
                 Ok(_) | Err(_) => Ok(Err(source)),
