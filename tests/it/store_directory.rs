@@ -129,7 +129,7 @@ async fn writing_and_deleting_in_the_same_folder_do_not_disturb_each_other() {
         let store = store.clone();
         tokio::spawn(async move {
             let object = key(&format!("s/folder/{name}"));
-            for _ in 0..200 {
+            for _ in 0..1000 {
                 store.create(&object, Bytes::from_static(b"body")).await.unwrap();
                 assert_eq!(&store.read(&object, 4).await.unwrap()[..], b"body");
                 store.delete(&object).await.unwrap();

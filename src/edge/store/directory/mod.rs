@@ -210,8 +210,12 @@ fn create_folders(folder: &Path) -> io::Result<()> {
     let exists = |folder: &Path| folder.as_os_str().is_empty() || folder.exists();
     let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !exists(folder)).collect();
     match DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder) {
-        // Something lies there that is no folder.
-        Err(source) if source.kind() == ErrorKind::AlreadyExists => Err(Errno::NOTDIR.into()),
+        // Either something lies there that is no folder, or somebody has just removed the folder.
+        Err(source) if source.kind() == ErrorKind::AlreadyExists => {
+            let taken = |path: &Path| path.symlink_metadata().is_ok() && !path.is_dir();
+            let errno = if folder.ancestors().any(taken) { Errno::NOTDIR } else { Errno::NOENT };
+            Err(errno.into())
+        }
         Err(source) => Err(source),
         Ok(()) => missing.into_iter().try_for_each(|folder| match folder.parent() {
             Some(parent) if parent.as_os_str().is_empty() => sync_folder(Path::new(".")),
