@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod observation;
 pub mod rdb;
 pub mod record;
+pub mod retention;
 pub mod schedule;
 pub mod secret;
 pub mod source;

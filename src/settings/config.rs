@@ -1,15 +1,19 @@
 //! The config file as it is written. Types only; what they mean together is decided by `Settings`.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use bytesize::ByteSize;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use crate::domain::{
     archive::Codec,
     capture::PrimaryUse,
     identity::{ScheduleName, SourceName, StoreName},
+    retention::Keep,
 };
 
 /// Configuration of redis-backup. Secrets never stand in it.
@@ -174,7 +178,62 @@ pub struct Schedule {
     pub timezone: String,
     pub capture: Vec<CaptureKind>,
     /// The store that keeps the backups; exactly one.
-    pub stores: Vec<StoreName>,
+    pub stores: Vec<ScheduleStore>,
+    /// What is kept in every store that says nothing else; without it nothing ever expires.
+    pub keep: Option<Keep>,
+}
+
+/// `disk`, or `{store: disk, keep: {last: 7}}`.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(with = "ScheduleStoreForms")]
+pub struct ScheduleStore {
+    pub store: StoreName,
+    pub keep: Option<Keep>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "describes the two forms to editors")]
+enum ScheduleStoreForms {
+    Name(StoreName),
+    Entry(ScheduleStoreEntry),
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ScheduleStoreEntry {
+    store: StoreName,
+    /// What is kept in this store.
+    keep: Option<Keep>,
+}
+
+/// By hand, because serde's untagged enums name nothing in their errors.
+impl<'de> Deserialize<'de> for ScheduleStore {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Forms;
+
+        impl<'de> Visitor<'de> for Forms {
+            type Value = ScheduleStore;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a store, or `{store: NAME, keep: …}`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                let store = text.parse().map_err(E::custom)?;
+                Ok(ScheduleStore { store, keep: None })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let deserializer = MapAccessDeserializer::new(map);
+                let ScheduleStoreEntry { store, keep } =
+                    ScheduleStoreEntry::deserialize(deserializer)?;
+                Ok(ScheduleStore { store, keep })
+            }
+        }
+
+        deserializer.deserialize_any(Forms)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -23,6 +23,7 @@ use crate::{
         archive::Codec,
         capture::PrimaryUse,
         identity::{ScheduleName, SourceName, StoreName},
+        retention::Keep,
         schedule::Timetable,
         secret::Secret,
         source::SourceUrl,
@@ -117,7 +118,15 @@ pub struct Schedule {
     pub name: ScheduleName,
     pub source: SourceName,
     pub timetable: Timetable,
+    pub stores: Vec<ScheduleStore>,
+}
+
+/// Where a schedule's backups go, and which of them stay there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScheduleStore {
     pub store: StoreName,
+    /// None keeps all of them.
+    pub keep: Option<Keep>,
 }
 
 impl Settings {
@@ -322,7 +331,7 @@ fn check_schedule(
     name: &ScheduleName,
     schedule: &config::Schedule,
 ) -> Result<Schedule, Finding> {
-    let config::Schedule { source, cron, timezone, capture, stores } = schedule;
+    let config::Schedule { source, cron, timezone, capture, stores, keep } = schedule;
     let timetable = Timetable::new(cron, timezone).map_err(|error| {
         let key = if matches!(error, crate::domain::schedule::Error::Expression { .. }) {
             "cron"
@@ -337,16 +346,29 @@ fn check_schedule(
     if capture.is_empty() {
         return Err(("capture", "nothing is named to capture; write `capture: [rdb]`".to_owned()));
     }
-    let [store] = stores.as_slice() else {
+    if stores.len() != 1 {
         return Err((
             "stores",
             format!("{} stores are named; a schedule has exactly one", stores.len()),
         ));
-    };
-    if !config.stores.contains_key(store) {
-        return Err(("stores", error::unknown("store", store.as_str(), config.stores.keys())));
     }
-    Ok(Schedule { name: name.clone(), source: source.clone(), timetable, store: store.clone() })
+    for entry in stores {
+        let store = &entry.store;
+        if !config.stores.contains_key(store) {
+            return Err(("stores", error::unknown("store", store.as_str(), config.stores.keys())));
+        }
+    }
+    let rules = stores.iter().map(|entry| ("stores", &entry.keep)).chain([("keep", keep)]);
+    for (key, rule) in rules {
+        if rule.as_ref().is_some_and(Keep::wants_nothing) {
+            return Err((key, "`keep` names no rule, which would expire everything; write one, such as `{last: 7}`, or leave it out to keep all".to_owned()));
+        }
+    }
+    let stores = stores.iter().map(|entry| ScheduleStore {
+        store: entry.store.clone(),
+        keep: entry.keep.clone().or_else(|| keep.clone()),
+    });
+    Ok(Schedule { name: name.clone(), source: source.clone(), timetable, stores: stores.collect() })
 }
 
 fn resolve_source(

@@ -40,9 +40,21 @@ fn a_good_config_is_read() {
     assert!(matches!(&source.spool, Spool::Configured(limits) if limits.bytes_max == 2 << 30));
     assert!(!format!("{source:?}").contains("hunter2"));
     let schedule = settings.schedule(&"daily".parse().unwrap()).unwrap();
-    assert_eq!(schedule.store.as_str(), "s3");
+    assert_eq!(schedule.stores[0].store.as_str(), "s3");
     assert!(matches!(settings.store("s3").unwrap().kind, StoreKind::S3(_)));
     assert!(matches!(settings.store("./x").unwrap().kind, StoreKind::Directory(_)));
+}
+
+#[test]
+fn a_schedule_keeps_what_it_says_unless_a_store_says_otherwise() {
+    let keep = |stores: &str| {
+        let text = GOOD.replace("stores: [s3]", &format!("stores: [{stores}], keep: {{last: 3}}"));
+        let settings = parse(&text).unwrap();
+        settings.schedule(&"daily".parse().unwrap()).unwrap().stores[0].keep.clone().unwrap()
+    };
+    assert_eq!(keep("s3").last, Some(3));
+    let own = keep("{store: s3, keep: {within: 7d, monthly: 12}}");
+    assert_eq!((own.last, own.within, own.monthly), (None, "7d".parse().ok(), Some(12)));
 }
 
 #[test]
@@ -85,6 +97,13 @@ fn each_mistake_is_named_with_its_place() {
         ),
         ("bucket: redis-backups, ", "", "redis-backup.yaml:14:"),
         ("capture: [rdb]", "capture: rdb", "redis-backup.yaml:16:"),
+        (
+            "stores: [s3]",
+            "stores: [{store: s3, keep: {}}]",
+            "schedules.daily.stores: `keep` names no",
+        ),
+        ("stores: [s3]", "stores: [{stor: s3}]", "unknown key `stor`; did you mean `store`?"),
+        ("stores: [s3]", "stores: [s3], keep: {within: soon}", "\"soon\" is no length of time"),
         ("stores:\n", "stores: 5\nstore:\n", "redis-backup.yaml:12:"),
         ("  cache:", "  Cache:", "source name \"Cache\""),
     ] {

@@ -91,7 +91,8 @@ fn tasks(arguments: &Backup, settings: &Settings, context: &Context) -> Result<T
         |source, store| Task { source, store, schedule: None, scheduled_for: None, adopt: *adopt };
     if let Some(name) = schedule {
         let schedule = settings.schedule(name)?;
-        let store = place.store.as_deref().unwrap_or(schedule.store.as_str());
+        let first = schedule.stores.first().map(|entry| entry.store.as_str());
+        let store = place.store.as_deref().or(first).unwrap_or_default();
         let task = Task {
             schedule: Some(name.clone()),
             scheduled_for: scheduled_for.or_else(|| schedule.timetable.last_due(context.now())),
