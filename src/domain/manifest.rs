@@ -103,13 +103,28 @@ pub struct ShardManifest {
     pub shard: u32,
     /// Empty where the topology has no slots.
     pub slots: Vec<SlotRange>,
+    /// None where only the append-only files were captured.
+    pub rdb: Option<RdbCapture>,
+    pub archives: Vec<Archive>,
+}
+
+impl ShardManifest {
+    /// What the scanner found in the RDB, where one was captured.
+    pub fn rdb_content(&self) -> Option<&Content> {
+        self.rdb.as_ref().map(|rdb| &rdb.content)
+    }
+}
+
+/// One RDB, to which moment it reaches, and what is in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RdbCapture {
     pub method: Method,
     /// By the captured server's own clock.
     pub captured_at: Timestamp,
     pub captured_from: NodeRole,
     pub replication: ReplicationPoint,
-    pub rdb: Content,
-    pub archives: Vec<Archive>,
+    pub content: Content,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -270,7 +285,7 @@ impl Manifest {
     pub fn keys(&self) -> Option<u64> {
         self.shards
             .iter()
-            .map(|shard| match &shard.rdb {
+            .map(|shard| match shard.rdb_content()? {
                 Content::Read(facts) => Some(facts.keys()),
                 Content::Unread(_) => None,
             })

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     domain::{
         compatibility::{self, Choice, ServerVersion},
+        identity::BackupId,
         installation::ReadInstallation,
         manifest::{Archive, Manifest, Server, ShardManifest},
         rdb::Content,
@@ -70,7 +71,8 @@ fn choose<'a>(
 ) -> Result<(&'a Binary, Choice), Failure> {
     let source = server_version(&manifest.server)?;
     let versions: Vec<ServerVersion> = binaries.iter().map(|binary| binary.version).collect();
-    let choice = compatibility::choose(&shard.rdb, &source, &versions).map_err(|refusals| {
+    let content = rdb_content(&manifest.backup, shard)?;
+    let choice = compatibility::choose(content, &source, &versions).map_err(|refusals| {
         let reasons: Vec<String> = refusals
             .iter()
             .flat_map(|(_, reasons)| reasons)
@@ -89,6 +91,17 @@ fn choose<'a>(
         Failure::Incompatible("the chosen server is not among those found".to_owned())
     })?;
     Ok((binary, choice))
+}
+
+/// What must be there to load or restore an RDB.
+pub(super) fn rdb_content<'a>(
+    backup: &BackupId,
+    shard: &'a ShardManifest,
+) -> Result<&'a Content, Failure> {
+    shard.rdb_content().ok_or_else(|| Failure::Corrupt {
+        backup: backup.clone(),
+        finding: format!("shard {} holds no RDB", shard.shard),
+    })
 }
 
 pub(super) fn server_version(server: &Server) -> Result<ServerVersion, Failure> {
@@ -112,7 +125,8 @@ impl Load<'_> {
         result: &mut Examined,
     ) -> Result<(), Failure> {
         let Self { located, installation, shard, archive, context } = self;
-        let bytes = shard.rdb.bytes();
+        let content = rdb_content(&located.backup, shard)?;
+        let bytes = content.bytes();
         let room = Room::new(&folder(bytes, context)?).map_err(Failure::Server)?;
         let sink = file_sink(&room.rdb())?;
         let plain = verify::read_archive(located, shard, archive, sink, context).await?;
@@ -131,7 +145,7 @@ impl Load<'_> {
             .await;
         bar.finish();
         let Proof { server, loaded } = proof.map_err(Failure::Server)?;
-        match &shard.rdb {
+        match content {
             Content::Read(facts) => result.findings.extend(
                 verification::compare(facts, &loaded)
                     .iter()

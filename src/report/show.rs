@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{table::Table, text};
 use crate::domain::{
-    manifest::{Archive, Manifest, ReplicationPoint, ShardManifest},
+    manifest::{Archive, Manifest, RdbCapture, ReplicationPoint, ShardManifest},
     rdb::{Checksum, Content, Facts},
     record::Record,
 };
@@ -74,25 +74,27 @@ fn write_shard(f: &mut fmt::Formatter<'_>, shard: &ShardManifest) -> fmt::Result
     let slots: Vec<String> = shard.slots.iter().map(ToString::to_string).collect();
     let slots =
         if slots.is_empty() { String::new() } else { format!(", slots {}", slots.join(",")) };
-    writeln!(
-        f,
-        "shard {}{slots}: captured {} from a {} by {}",
-        shard.shard,
-        text::time(shard.captured_at),
-        shard.captured_from,
-        shard.method,
-    )?;
-    let ReplicationPoint { id, offset } = &shard.replication;
+    writeln!(f, "shard {}{slots}", shard.shard)?;
+    if let Some(rdb) = &shard.rdb {
+        write_rdb(f, rdb)?;
+    }
+    shard.archives.iter().try_for_each(|archive| write_archive(f, "  archive", archive))
+}
+
+fn write_rdb(f: &mut fmt::Formatter<'_>, rdb: &RdbCapture) -> fmt::Result {
+    let RdbCapture { method, captured_at, captured_from, replication, content } = rdb;
+    let at = text::time(*captured_at);
+    writeln!(f, "  RDB captured {at} from a {captured_from} by {method}")?;
+    let ReplicationPoint { id, offset } = replication;
     writeln!(f, "  offset {offset} of replication {id}")?;
-    match &shard.rdb {
-        Content::Read(facts) => write_facts(f, facts)?,
+    match content {
+        Content::Read(facts) => write_facts(f, facts),
         Content::Unread(unread) => writeln!(
             f,
             "  RDB version {} is newer than this program: its end and checksum are proven, its content only by a load",
             unread.version
-        )?,
+        ),
     }
-    shard.archives.iter().try_for_each(|archive| write_archive(f, "  archive", archive))
 }
 
 /// The public facts of one RDB, as `show` and `inspect` print them.

@@ -32,7 +32,15 @@ fn version_1_is_read_and_written_as_it_was() {
 
 #[test]
 fn an_unknown_field_is_an_error_wherever_it_stands() {
-    for place in ["", "/origin", "/server", "/shards/0", "/shards/0/rdb/read", "/installation"] {
+    for place in [
+        "",
+        "/origin",
+        "/server",
+        "/shards/0",
+        "/shards/0/rdb",
+        "/shards/0/rdb/content/read",
+        "/installation",
+    ] {
         let text = changed(|it| it.pointer_mut(place).unwrap()["surprise"] = json!(1));
         let error = Manifest::decode(text.as_bytes()).unwrap_err();
         assert!(matches!(&error, Error::Decode(cause) if cause.to_string().contains("surprise")));

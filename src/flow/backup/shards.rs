@@ -13,7 +13,9 @@ use crate::{
         catalog::{self, DUMP},
         digest::Digests,
         installation::{InstallationShard, PlainArchive},
-        manifest::{Archive, Manifest, Method, ReplicationPoint, Server, ShardManifest},
+        manifest::{
+            Archive, Manifest, Method, RdbCapture, ReplicationPoint, Server, ShardManifest,
+        },
         rdb::{Checksum, Content, Expectations, Scanned},
         topology::Topology,
     },
@@ -159,8 +161,9 @@ async fn forget_moved(
 
 fn shard_warnings(shard: &ShardCapture) -> Vec<String> {
     let number = shard.manifest.shard;
-    match &shard.manifest.rdb {
-        Content::Read(facts) => {
+    match shard.manifest.rdb_content() {
+        None => Vec::new(),
+        Some(Content::Read(facts)) => {
             let mut warnings = Vec::new();
             if facts.keys_outside_slots > 0 {
                 warnings.push(format!(
@@ -175,7 +178,7 @@ fn shard_warnings(shard: &ShardCapture) -> Vec<String> {
             }
             warnings
         }
-        Content::Unread(unread) => vec![format!(
+        Some(Content::Unread(unread)) => vec![format!(
             "shard {number}: RDB version {} is newer than this program: its end and checksum are proven, its content only by `verify --level load`",
             unread.version
         )],
@@ -244,7 +247,7 @@ async fn capture_from(
         ReplicationPoint { id: snapshot.replication_id().to_owned(), offset: snapshot.offset() };
     let captured_at = snapshot.asked_at();
     let previous = job.previous.and_then(|manifest| manifest.shards.get(plan.shard as usize));
-    let about_bytes = previous.map(|shard| shard.rdb.bytes());
+    let about_bytes = previous.and_then(|shard| shard.rdb_content()).map(Content::bytes);
     let bar = job.context.progress.bar(
         format!("shard {} from {address}", plan.shard),
         snapshot.length_hint().or(about_bytes),
@@ -272,11 +275,13 @@ async fn capture_from(
         manifest: ShardManifest {
             shard: plan.shard,
             slots: plan.slots.clone(),
-            method: Method::Replication,
-            captured_at,
-            captured_from: *role,
-            replication: point,
-            rdb: content,
+            rdb: Some(RdbCapture {
+                method: Method::Replication,
+                captured_at,
+                captured_from: *role,
+                replication: point,
+                content,
+            }),
             archives: vec![Archive { name: DUMP.to_owned(), codec, objects }],
         },
         installation: InstallationShard {

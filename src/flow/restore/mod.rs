@@ -218,7 +218,7 @@ fn report(state: RestoreState, folder: &Path) -> RestoreReport {
 }
 
 fn keys(manifest: &Manifest, shard: u32) -> Option<u64> {
-    match &manifest.shards.iter().find(|it| it.shard == shard)?.rdb {
+    match manifest.shards.iter().find(|it| it.shard == shard)?.rdb_content()? {
         Content::Read(facts) => Some(facts.keys()),
         Content::Unread(_) => None,
     }

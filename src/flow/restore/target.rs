@@ -52,7 +52,8 @@ pub(super) async fn want(
         cluster_databases: config.cluster_databases,
         modules: None,
     };
-    compatibility::check(&shard.rdb, &source, &target).map_err(|reasons| {
+    let rdb = load::rdb_content(&manifest.backup, shard)?;
+    compatibility::check(rdb, &source, &target).map_err(|reasons| {
         let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
         Failure::Incompatible(format!("{} does not fit: {}", manifest.backup, reasons.join("; ")))
     })?;
@@ -75,7 +76,7 @@ pub(super) async fn want(
         backup: manifest.backup.clone(),
         shard: shard.shard,
         dataset,
-        bytes: shard.rdb.bytes(),
+        bytes: rdb.bytes(),
     };
     Ok(Wanted { restore, archive, shard: shard.clone(), server, warnings })
 }

@@ -58,7 +58,7 @@ fn comes_back(name: &str, appendonly: &str) {
     let writer = Writer::start(vec![group.nodes.primary.connection()]);
     tool.back_up(&group.url());
     assert!(writer.stop() > 0);
-    assert_eq!(tool.manifest()["shards"][0]["capturedFrom"], "replica");
+    assert_eq!(tool.manifest()["shards"][0]["rdb"]["capturedFrom"], "replica");
     assert_eq!(tool.manifest()["topology"], "sentinel");
     no_phantom_is_left(&group);
     tool.verify_by_load();
