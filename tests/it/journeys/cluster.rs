@@ -37,7 +37,7 @@ fn back_up(tool: &Tool, cluster: &ClusterGroup) {
     let manifest = tool.manifest();
     for shard in manifest["shards"].as_array().unwrap() {
         assert_eq!(shard["rdb"]["capturedFrom"], "replica", "{shard:#}");
-        assert_eq!(shard["rdb"]["read"]["keysOutsideSlots"], 0, "{shard:#}");
+        assert_eq!(shard["rdb"]["content"]["read"]["keysOutsideSlots"], 0, "{shard:#}");
     }
     tool.verify_by_load();
 }

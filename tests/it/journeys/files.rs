@@ -39,7 +39,7 @@ fn inspected_as(tool: &Tool, file: &Path, manifest: &Value) {
     let report = tool.done("inspect", &[file]);
     assert_eq!(report["valid"], true);
     assert_eq!(report["error"], Value::Null);
-    let facts = &manifest["shards"][0]["rdb"]["read"];
+    let facts = &manifest["shards"][0]["rdb"]["content"]["read"];
     assert_eq!(report["facts"], *facts);
     let databases = facts["databases"].as_object().unwrap();
     let total: u64 = databases.values().map(|database| database["keys"].as_u64().unwrap()).sum();

@@ -44,7 +44,7 @@ fn is_whole_or_absent(tool: &Tool, run: &Run) {
     if run.exit == Some(0) {
         assert_eq!(tool.backups().len(), 1, "{run:#?}");
         tool.verify_by_load();
-        assert_eq!(tool.manifest()["shards"][0]["rdb"]["read"]["keysOutsideSlots"], 0);
+        assert_eq!(tool.manifest()["shards"][0]["rdb"]["content"]["read"]["keysOutsideSlots"], 0);
     } else {
         assert_eq!(run.exit, Some(10), "{run:#?}");
         assert_eq!(tool.backups(), [] as [String; 0], "{run:#?}");
