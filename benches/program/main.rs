@@ -13,9 +13,10 @@ mod table;
 use std::{
     env,
     error::Error,
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use tempfile::TempDir;
@@ -33,6 +34,8 @@ const ROUNDS: usize = 5;
 const LARGE_FACTOR: u64 = 4;
 const LISTED_BACKUPS: u32 = 10_000;
 const SOURCE: &str = "bench";
+/// Names a WAL-G for Redis, where there is one to compare with.
+const WAL_G: &str = "WAL_G";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -119,6 +122,7 @@ impl Bench {
     /// Turn by turn, so that whatever else the machine does meets all of them.
     fn capture(&self, rounds: usize) -> Result<Vec<Row>> {
         let (mut ours, mut null, mut zstd) = (Vec::new(), Vec::new(), Vec::new());
+        let (wal_g, mut wal_g_runs) = (env::var_os(WAL_G), Vec::new());
         let (redis_cli, stored) = (&self.redis_cli, self.path("stored.zst"));
         for _ in 0..rounds {
             null.push(shell(&format!("exec {redis_cli} --rdb - >/dev/null 2>&1"))?);
@@ -128,6 +132,10 @@ impl Bench {
             let stored = stored.display();
             zstd.push(shell(&format!("{redis_cli} --rdb - 2>/dev/null | zstd -q -1 >{stored}"))?);
             self.rest()?;
+            if let Some(wal_g) = &wal_g {
+                wal_g_runs.push(run(&mut self.wal_g(wal_g)?)?);
+                self.rest()?;
+            }
         }
         println!("backup {} · redis-cli {}", spread(&ours), spread(&null));
         println!("redis-cli | zstd {}", spread(&zstd));
@@ -135,7 +143,18 @@ impl Bench {
             median(ours.iter().zip(others).map(|(ours, other)| ours.seconds / other.seconds))
         };
         let processor = |runs: &[Usage]| median(runs.iter().map(|run| run.processor_seconds));
-        Ok(vec![
+        let beside_wal_g = (!wal_g_runs.is_empty()).then(|| {
+            println!("WAL-G {}", spread(&wal_g_runs));
+            let theirs = processor(&wal_g_runs);
+            Row {
+                what: "processor seconds of `backup` ÷ those of WAL-G's `backup-push`, by LZ4",
+                measured: processor(&ours) / theirs,
+                target: Target::AtMost(0.6),
+                unit: "×",
+                detail: format!("{:.1} s and {theirs:.1} s", processor(&ours)),
+            }
+        });
+        let rows = [
             Row {
                 what: "`backup` into a directory ÷ `redis-cli --rdb - >/dev/null`",
                 measured: pairs(&null),
@@ -158,7 +177,21 @@ impl Bench {
                 detail: format!("{:.1} s and {:.1} s", processor(&ours), processor(&zstd)),
             },
             memory("highest resident memory of `backup` into a directory", &ours),
-        ])
+        ];
+        Ok(rows.into_iter().chain(beside_wal_g).collect())
+    }
+
+    /// As its documentation has it: the stream of `redis-cli --rdb -`, in its default codec.
+    fn wal_g(&self, program: &OsStr) -> Result<Command> {
+        let store = self.path("wal-g");
+        fs::create_dir_all(&store)?;
+        let mut push = Command::new(program);
+        push.arg("backup-push").stderr(Stdio::null());
+        push.env("WALG_FILE_PREFIX", store).env("WALG_COMPRESSION_METHOD", "lz4");
+        push.env("WALG_STREAM_CREATE_COMMAND", format!("{} --rdb -", self.redis_cli));
+        push.env("WALG_REDIS_HOST", "127.0.0.1");
+        push.env("WALG_REDIS_PORT", self.redis.port.to_string());
+        Ok(push)
     }
 
     fn capture_into_s3(&self, rounds: usize) -> Result<Row> {
