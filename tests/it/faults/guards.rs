@@ -1,6 +1,8 @@
 //! What keeps two installations and two runs apart: the origin of a prefix, and a lock of the host.
 
-use super::bench::{Bench, Place, digest, run};
+use std::fs;
+
+use super::bench::{Bench, Place, digest, files, run};
 use crate::servers::{Version, redis::Server};
 
 #[test]
@@ -24,6 +26,26 @@ fn a_prefix_of_another_installation_is_refused_until_it_is_adopted() {
         assert_eq!(bench.listed().len(), before.len() + 2);
         run(&mut bench.verb("verify --all")).assert_code(0);
     }
+}
+
+/// The nodes of a Cluster are replaced over the years, some between two backups: in the end none is left of the first.
+#[test]
+fn an_installation_that_changed_bit_by_bit_is_known_by_its_last_backup() {
+    let bench = Bench::new(Place::directory(), 1);
+    bench.back_up();
+    let forget = |name: &str| {
+        let all = files(&bench.place.root());
+        for file in all.iter().filter(|file| file.display().to_string().contains(name)) {
+            let text = fs::read_to_string(file).unwrap();
+            let other = text.replace("127.0.0.1:", "10.255.255.1:");
+            assert_ne!(text, other, "{text}");
+            fs::write(file, other).unwrap();
+        }
+    };
+    forget("origin.json");
+    bench.back_up();
+    forget("/manifests/");
+    run(&mut bench.backup()).assert_code(2);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod cluster;
 mod directory;
 mod files;
 mod interrupted;
+mod resumed;
 mod s3;
 mod sentinel;
 mod standalone;
