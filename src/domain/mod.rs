@@ -1,5 +1,6 @@
 //! The vocabulary and the decisions. Pure: same arguments, same answer.
 
+pub mod agenda;
 pub mod archive;
 pub mod capture;
 pub mod catalog;

@@ -51,6 +51,17 @@ impl Timetable {
         let due = self.cron.find_previous_occurrence(&now, true).ok()?;
         Some(due.timestamp())
     }
+
+    /// The first moment after `now` that the schedule means.
+    pub fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let now = now.to_zoned(self.timezone.clone());
+        let due = self.cron.find_next_occurrence(&now, false).ok()?;
+        Some(due.timestamp())
+    }
+
+    pub const fn timezone(&self) -> &TimeZone {
+        &self.timezone
+    }
 }
 
 impl fmt::Display for Timetable {
