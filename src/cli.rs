@@ -44,6 +44,18 @@ pub struct Global {
     /// Form of the log on standard error.
     #[arg(long, global = true, help_heading = "Options of every verb", value_enum, value_name = "FORM", default_value_t = LogForm::Text)]
     pub log: LogForm,
+
+    /// How far the processor is left to others, 0 to 19 as by nice(1)
+    /// [default: 10, but 0 for restore and fetch, which somebody waits for].
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every verb",
+        env = "REDIS_BACKUP_NICENESS",
+        value_name = "0…19",
+        value_parser = clap::value_parser!(u8).range(..20)
+    )]
+    pub niceness: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -56,7 +68,10 @@ pub enum OutputForm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogForm {
     Text,
+    /// One JSON object a line.
     Json,
+    /// One OTLP request a line, as the receivers of an OpenTelemetry collector read it.
+    OtlpJson,
 }
 
 #[derive(Debug, Subcommand)]

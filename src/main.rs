@@ -8,23 +8,28 @@ use std::{
 
 use clap::Parser;
 use redis_backup::{
-    cli::{Cli, OutputForm},
+    cli::{Cli, OutputForm, Verb},
     failure::{self, Exit, Failure, Signal},
     flow::{self, Context},
     report::{self, FailureReport, Outcome, Progress},
     telemetry,
 };
+use rustix::process::{getpriority_process, setpriority_process};
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
 
+/// The Redis on this machine comes first.
+const NICENESS: u8 = 10;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    leave_processor_to_others(&cli);
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(source) => {
@@ -40,7 +45,7 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> ExitCode {
     let (output, progress) = (cli.global.output, Progress::detect());
-    telemetry::install(&cli.global, &progress, environment("RUST_LOG").as_deref());
+    telemetry::install(&cli.global, &progress, environment("RUST_LOG").as_deref(), now);
     // One provider for Redis and S3, chosen before the first client could choose another.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let signal = match watch_signals() {
@@ -61,6 +66,17 @@ async fn run(cli: Cli) -> ExitCode {
     match flow::run(cli, &context).await {
         Ok(outcome) => finish(output, &outcome),
         Err(failure) => fail(output, &failure),
+    }
+}
+
+/// Before there are other threads, which inherit it: Linux keeps the niceness of each thread.
+fn leave_processor_to_others(cli: &Cli) {
+    let is_awaited = matches!(cli.verb, Verb::Restore(_) | Verb::Fetch(_));
+    let default = if is_awaited { 0 } else { NICENESS };
+    let wanted = i32::from(cli.global.niceness.unwrap_or(default));
+    // Who made us nicer had a reason, and to be less nice takes a privilege.
+    if getpriority_process(None).is_ok_and(|niceness| niceness < wanted) {
+        let _ = setpriority_process(None, wanted);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod documents;
 mod help;
+mod manners;
 mod mistakes;
 mod reports;
 
@@ -18,7 +19,9 @@ pub(crate) struct Said {
 /// The program, with no config but what a test gives it.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_redis-backup"));
-    for name in ["REDIS_BACKUP_CONFIG", "REDIS_BACKUP_SCHEDULED_FOR", "RUST_LOG"] {
+    for name in
+        ["REDIS_BACKUP_CONFIG", "REDIS_BACKUP_SCHEDULED_FOR", "REDIS_BACKUP_NICENESS", "RUST_LOG"]
+    {
         command.env_remove(name);
     }
     command.stdin(Stdio::null());

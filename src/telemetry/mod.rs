@@ -1,8 +1,16 @@
 //! Where the log goes: standard error, between the progress bars. Never says what is reported on standard output.
 
+mod otlp;
+
 use std::io::{self, Write};
 
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use jiff::Timestamp;
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{MakeWriter, format::JsonFields},
+};
+
+use self::otlp::Otlp;
 
 use crate::{
     cli::{Global, LogForm},
@@ -16,7 +24,12 @@ const OWN: &str = "redis_backup";
 const TOLD_BY_OUR_ERRORS: &str = "aws_config=error";
 
 /// Installs the log of the process. `RUST_LOG` has the last word.
-pub fn install(global: &Global, progress: &Progress, rust_log: Option<&str>) {
+pub fn install(
+    global: &Global,
+    progress: &Progress,
+    rust_log: Option<&str>,
+    clock: fn() -> Timestamp,
+) {
     let level = match (global.verbose, progress.is_terminal()) {
         // On a terminal the bars and the report tell what happens.
         (0, true) => "warn",
@@ -34,6 +47,9 @@ pub fn install(global: &Global, progress: &Progress, rust_log: Option<&str>) {
     let _ = match global.log {
         LogForm::Text => log.with_ansi(progress.is_terminal()).try_init(),
         LogForm::Json => log.json().try_init(),
+        LogForm::OtlpJson => {
+            log.fmt_fields(JsonFields::new()).event_format(Otlp { clock }).try_init()
+        }
     };
 }
 
