@@ -88,6 +88,14 @@ pub enum Verb {
     Restore(Restore),
     /// Write the plain files of a backup, for any other tool.
     Fetch(Fetch),
+    /// Delete what no rule of the config keeps; print each backup with its reasons.
+    Prune(Prune),
+    /// Keep a backup whatever the rules say.
+    Pin(Pin),
+    /// Leave a pinned backup to the rules again.
+    Unpin(Pin),
+    /// Take a suspect backup for the new normal.
+    Accept(Accept),
     /// Scan an RDB file and print its facts, or where it is broken.
     Inspect(Inspect),
     /// Try the whole path of a backup and name the fix for each finding.
@@ -183,6 +191,43 @@ pub struct List {
     /// At most so many of the newest.
     #[arg(long, value_name = "COUNT")]
     pub last: Option<usize>,
+    /// Runs instead of backups: what was tried, how it ended, and why it failed.
+    #[arg(long, conflicts_with = "long")]
+    pub runs: bool,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// Sources of the config file; all of them when none is named.
+    #[arg(value_name = "SOURCE", conflicts_with = "source_name")]
+    pub sources: Vec<SourceName>,
+    /// Print what would expire and why; change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct Pin {
+    #[command(flatten)]
+    pub which: Which,
+    /// Print what would be noted; change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct Accept {
+    #[command(flatten)]
+    pub which: Which,
+    /// Print what would be noted; change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
     #[command(flatten)]
     pub place: Place,
 }

@@ -150,10 +150,26 @@ pub const DUMP: &str = "dump.rdb";
 pub const INSTALLATION: &str = "installation.json";
 
 pub fn records_prefix(source: &SourceName, backup: &BackupId) -> String {
-    format!("{source}/records/{backup}/")
+    format!("{}{backup}/", all_records_prefix(source))
 }
 
-/// `<source>/records/<backup>/<time>-<chance>-<kind>.json`: append-only, the last one counts.
+/// `<source>/records/`
+pub fn all_records_prefix(source: &SourceName) -> String {
+    format!("{source}/records/")
+}
+
+/// The backup to which a record belongs.
+pub fn backup_of_record(source: &SourceName, key: &Key) -> Option<BackupId> {
+    let rest = key.as_str().strip_prefix(&all_records_prefix(source))?;
+    rest.split('/').next()?.parse().ok()
+}
+
+/// What the name of a record or run tells of it: its kind.
+pub fn kind_of(key: &Key) -> Option<&str> {
+    key.name().strip_suffix(".json")?.splitn(3, '-').nth(2)
+}
+
+/// `<source>/records/<backup>/<time>-<fraction>-<kind>.json`: append-only, the last one counts.
 pub fn record_key(
     source: &SourceName,
     backup: &BackupId,
@@ -178,9 +194,11 @@ pub fn run_key(
     format!("{}{}-{kind}.json", runs_prefix(source), unique_time(at, chance)).parse()
 }
 
-/// Sorts by time; two of one second still differ.
+/// Sorts by time to the microsecond, so that of two records of one second the later one counts; two
+/// of one microsecond still differ.
 fn unique_time(at: Timestamp, chance: u64) -> String {
-    format!("{}-{:08x}", compact_time(at), chance & 0xffff_ffff)
+    let microsecond = at.subsec_nanosecond().max(0) / 1000;
+    format!("{}-{:05x}{:05x}", compact_time(at), microsecond, chance & 0xf_ffff)
 }
 
 #[cfg(test)]
@@ -200,6 +218,21 @@ mod tests {
             "sessions/archives/20261120T020000Z-daily-k3x9q2/shard-0003/dump.rdb.zst.000",
         );
         assert_eq!(backup_of_archive(&source, &archive), Some(backup));
+    }
+
+    #[test]
+    fn records_sort_by_time_and_lead_back_to_backup_and_kind() {
+        let source: SourceName = "sessions".parse().unwrap();
+        let backup: BackupId = "20261120T020000Z-daily-k3x9q2".parse().unwrap();
+        let key = |at: &str, chance, kind| {
+            record_key(&source, &backup, at.parse().unwrap(), chance, kind).unwrap()
+        };
+        let first = key("2026-11-20T02:00:00.000001Z", u64::MAX, "pinned");
+        let second = key("2026-11-20T02:00:00.000002Z", 0, "unpinned");
+        let third = key("2026-11-20T02:00:00.999999Z", 0, "broken-load");
+        assert!(first < second && second < third, "{first} {second} {third}");
+        assert_eq!(backup_of_record(&source, &first), Some(backup.clone()));
+        assert_eq!(kind_of(&third), Some("broken-load"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::{
     digest::{Crc64Nvme, Sha256},
     identity::{BackupId, ScheduleName, SourceName},
     rdb::{Content, SlotRange},
+    shrink_guard::ShrinkGuard,
 };
 
 /// The version this program writes. It reads this and every earlier one, for ever.
@@ -49,11 +50,20 @@ pub struct Manifest {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Origin {
     pub identities: Vec<String>,
+    /// Where the source was reached, as configured: all that can be compared without asking it.
+    #[serde(default)]
+    pub addresses: Vec<String>,
 }
 
 impl Origin {
     pub fn overlaps(&self, other: &Self) -> bool {
         self.identities.iter().any(|identity| other.identities.contains(identity))
+    }
+
+    /// Whether a source that was not asked looks like this one by what its config says.
+    pub fn is_reached_at(&self, addresses: &[String]) -> bool {
+        let known = || self.identities.iter().chain(&self.addresses);
+        addresses.iter().any(|address| known().any(|known| known == address))
     }
 }
 
@@ -203,12 +213,6 @@ impl Object {
         let crc = crc64nvme.filter(|crc| *crc != self.crc64nvme)?;
         Some(format!("{} has CRC-64/NVME {crc}, not {}", self.key, self.crc64nvme))
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ShrinkGuard {
-    NotChecked,
 }
 
 #[derive(Debug, thiserror::Error)]

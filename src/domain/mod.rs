@@ -18,6 +18,7 @@ pub mod record;
 pub mod retention;
 pub mod schedule;
 pub mod secret;
+pub mod shrink_guard;
 pub mod source;
 pub mod topology;
 pub mod verification;

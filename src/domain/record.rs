@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     identity::{BackupId, ScheduleName, SourceName},
     manifest::Server,
+    shrink_guard::Comparison,
 };
 
 /// The version this program writes of records and runs.
@@ -30,14 +31,146 @@ pub struct Record {
 #[serde(rename_all = "kebab-case")]
 pub enum Event {
     Verified(Verification),
+    /// Kept until it is unpinned, whatever the rules say.
+    Pinned,
+    Unpinned,
+    /// The shrink guard's doubt; written before the manifest.
+    Suspect(Comparison),
+    /// A person takes a suspect backup for the new normal.
+    Accepted,
 }
 
 impl Event {
     /// As it stands in the record's key.
     pub const fn kind(&self) -> &'static str {
+        self.mark().word()
+    }
+
+    pub const fn mark(&self) -> Mark {
         match self {
-            Self::Verified(_) => "verified",
+            Self::Verified(Verification { level, server: _, findings }) => match level {
+                Level::Stored if findings.is_empty() => Mark::ProvenStored,
+                Level::Stored => Mark::BrokenStored,
+                Level::Content if findings.is_empty() => Mark::ProvenContent,
+                Level::Content => Mark::BrokenContent,
+                Level::Load if findings.is_empty() => Mark::ProvenLoad,
+                Level::Load => Mark::BrokenLoad,
+            },
+            Self::Pinned => Mark::Pinned,
+            Self::Unpinned => Mark::Unpinned,
+            Self::Suspect(_) => Mark::Suspect,
+            Self::Accepted => Mark::Accepted,
         }
+    }
+}
+
+/// What the name of a record's key tells, so that nobody must read 100,000 records to know which backups are good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mark {
+    ProvenStored,
+    BrokenStored,
+    ProvenContent,
+    BrokenContent,
+    ProvenLoad,
+    BrokenLoad,
+    Pinned,
+    Unpinned,
+    Suspect,
+    Accepted,
+    /// Of a newer program.
+    Unknown,
+}
+
+impl Mark {
+    const KNOWN: [Self; 10] = [
+        Self::ProvenStored,
+        Self::BrokenStored,
+        Self::ProvenContent,
+        Self::BrokenContent,
+        Self::ProvenLoad,
+        Self::BrokenLoad,
+        Self::Pinned,
+        Self::Unpinned,
+        Self::Suspect,
+        Self::Accepted,
+    ];
+
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::ProvenStored => "proven-stored",
+            Self::BrokenStored => "broken-stored",
+            Self::ProvenContent => "proven-content",
+            Self::BrokenContent => "broken-content",
+            Self::ProvenLoad => "proven-load",
+            Self::BrokenLoad => "broken-load",
+            Self::Pinned => "pinned",
+            Self::Unpinned => "unpinned",
+            Self::Suspect => "suspect",
+            Self::Accepted => "accepted",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    pub fn of_word(word: &str) -> Self {
+        Self::KNOWN.into_iter().find(|mark| mark.word() == word).unwrap_or(Self::Unknown)
+    }
+}
+
+/// What all records of a backup say together; of each kind the last one counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "each follows from records of its own")]
+pub struct Standing {
+    pub pinned: bool,
+    /// By the shrink guard, and nobody accepted it.
+    pub suspect: bool,
+    pub accepted: bool,
+    /// The last proof of the content, by reading or loading it, failed.
+    pub broken: bool,
+    /// A newer program noted something that this one does not know.
+    pub unknown: bool,
+}
+
+impl Standing {
+    /// `marks` are in order of time.
+    pub fn of(marks: impl IntoIterator<Item = Mark>) -> Self {
+        let mut standing = Self::default();
+        for mark in marks {
+            match mark {
+                // A store may lose an object and find it again; only the content is a proof.
+                Mark::ProvenStored | Mark::BrokenStored => {}
+                Mark::ProvenContent | Mark::ProvenLoad => standing.broken = false,
+                Mark::BrokenContent | Mark::BrokenLoad => standing.broken = true,
+                Mark::Pinned => standing.pinned = true,
+                Mark::Unpinned => standing.pinned = false,
+                Mark::Suspect => standing.suspect = true,
+                Mark::Accepted => standing.accepted = true,
+                Mark::Unknown => standing.unknown = true,
+            }
+        }
+        standing.suspect &= !standing.accepted;
+        standing
+    }
+
+    /// Committed is what every listed backup is.
+    pub const fn is_good(&self) -> bool {
+        !self.suspect && !self.broken
+    }
+
+    /// Such as `pinned, suspect`; empty for most.
+    pub fn words(&self) -> String {
+        let Self { pinned, suspect, accepted, broken, unknown } = *self;
+        [
+            (pinned, "pinned"),
+            (suspect, "suspect"),
+            (accepted, "accepted"),
+            (broken, "broken"),
+            (unknown, "noted by a newer program"),
+        ]
+        .into_iter()
+        .filter_map(|(holds, word)| holds.then_some(word))
+        .collect::<Vec<_>>()
+        .join(", ")
     }
 }
 
@@ -81,21 +214,12 @@ impl fmt::Display for Record {
                     write!(f, "{at}: NOT proven ({level}{by}): {}", findings.join("; "))
                 }
             }
+            Event::Pinned => write!(f, "{at}: pinned"),
+            Event::Unpinned => write!(f, "{at}: unpinned"),
+            Event::Suspect(comparison) => write!(f, "{at}: SUSPECT: {comparison}"),
+            Event::Accepted => write!(f, "{at}: accepted as the new normal"),
         }
     }
-}
-
-/// Whether the last proof of the content, by reading or loading it, failed. `records` are in order of time.
-pub fn is_known_broken(records: &[Record]) -> bool {
-    let mut proofs = records.iter().rev().filter_map(|record| match &record.event {
-        Event::Verified(Verification {
-            level: Level::Content | Level::Load,
-            server: _,
-            findings,
-        }) => Some(!findings.is_empty()),
-        Event::Verified(Verification { level: Level::Stored, .. }) => None,
-    });
-    proofs.next().unwrap_or(false)
 }
 
 /// One run of a verb over one source, also a failed one.
@@ -122,6 +246,7 @@ pub struct Run {
 #[serde(rename_all = "kebab-case")]
 pub enum RunKind {
     Backup,
+    Prune,
 }
 
 impl RunKind {
@@ -129,33 +254,66 @@ impl RunKind {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Backup => "backup",
+            Self::Prune => "prune",
         }
     }
 }
+
+impl Run {
+    /// As it stands in the run's key: names alone tell when something last failed.
+    pub fn word(&self) -> String {
+        let failed = if self.exit == 0 { "" } else { FAILED };
+        format!("{}{failed}", self.kind.word())
+    }
+}
+
+/// Ends the name of a run that did not end well.
+pub const FAILED: &str = "-failed";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn verified(level: Level, findings: &[&str]) -> Record {
-        let findings = findings.iter().map(|&finding| finding.to_owned()).collect();
-        Record {
-            version: VERSION,
-            backup: "20261120T020000Z-daily-k3x9q2".parse().unwrap(),
-            at: Timestamp::UNIX_EPOCH,
-            tool: "test".to_owned(),
-            event: Event::Verified(Verification { level, server: None, findings }),
-        }
+    fn standing(marks: &[Mark]) -> Standing {
+        Standing::of(marks.iter().copied())
     }
 
     #[test]
     fn the_last_proof_of_the_content_decides() {
-        let (good, bad) =
-            (verified(Level::Content, &[]), verified(Level::Load, &["a key is gone"]));
-        let stored = verified(Level::Stored, &["an object is gone"]);
-        assert!(!is_known_broken(&[]));
-        assert!(!is_known_broken(std::slice::from_ref(&stored)));
-        assert!(is_known_broken(&[good.clone(), bad.clone(), stored]));
-        assert!(!is_known_broken(&[bad, good]));
+        use Mark::{BrokenLoad, BrokenStored, ProvenContent};
+        assert!(standing(&[]).is_good());
+        assert!(standing(&[BrokenStored]).is_good());
+        assert!(!standing(&[ProvenContent, BrokenLoad, BrokenStored]).is_good());
+        assert!(standing(&[BrokenLoad, ProvenContent]).is_good());
+    }
+
+    #[test]
+    fn a_pin_holds_until_it_is_taken_off_and_holds_again() {
+        use Mark::{Pinned, Unpinned};
+        assert!(standing(&[Pinned]).pinned);
+        assert!(!standing(&[Pinned, Unpinned]).pinned);
+        assert!(standing(&[Unpinned, Pinned]).pinned);
+    }
+
+    #[test]
+    fn who_accepts_a_suspect_backup_makes_it_good_but_mends_nothing() {
+        use Mark::{Accepted, BrokenLoad, Suspect};
+        assert!(!standing(&[Suspect]).is_good());
+        assert!(standing(&[Suspect, Accepted]).is_good());
+        assert!(!standing(&[Suspect, BrokenLoad, Accepted]).is_good());
+    }
+
+    #[test]
+    fn the_name_of_a_record_tells_what_it_says() {
+        for mark in Mark::KNOWN {
+            assert_eq!(Mark::of_word(mark.word()), mark);
+        }
+        assert_eq!(Mark::of_word("held"), Mark::Unknown);
+        let broken = Verification {
+            level: Level::Load,
+            server: None,
+            findings: vec!["a key is gone".to_owned()],
+        };
+        assert_eq!(Event::Verified(broken).kind(), "broken-load");
     }
 }

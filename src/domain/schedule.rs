@@ -45,6 +45,10 @@ impl Timetable {
         Ok(Self { cron, timezone })
     }
 
+    pub fn timezone(&self) -> &TimeZone {
+        &self.timezone
+    }
+
     /// The last moment at or before `now` that the schedule meant.
     pub fn last_due(&self, now: Timestamp) -> Option<Timestamp> {
         let now = now.to_zoned(self.timezone.clone());

@@ -32,6 +32,18 @@ pub enum SourceAddress {
     },
 }
 
+impl SourceAddress {
+    /// What can be compared with the origin of a prefix without asking the source.
+    pub fn identities(&self) -> Vec<String> {
+        match self {
+            Self::Nodes(nodes) => nodes.iter().map(ToString::to_string).collect(),
+            Self::Sentinel { sentinels: _, primary_name } => {
+                vec![format!("sentinel:{primary_name}")]
+            }
+        }
+    }
+}
+
 /// What the URLs of one source say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceUrl {

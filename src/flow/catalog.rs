@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Context,
+    standing::standing,
     stores::{self, Opened},
 };
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
         catalog,
         identity::{BackupId, SourceName},
         manifest::{self, Manifest, Origin},
-        record::{self, Event, Record},
+        record::{self, Event, Record, Standing},
     },
     edge::store,
     failure::{Failure, chain},
@@ -93,8 +94,8 @@ async fn holdings_of(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Newest {
     Any,
-    /// None whose last proof by content or load failed.
-    NotKnownBroken,
+    /// None that is suspect, or whose last proof by content or load failed.
+    Good,
 }
 
 /// Every first part of a key that could be a source's name.
@@ -160,13 +161,16 @@ pub(super) async fn locate(
         }));
     }
     candidates.sort_by(|left, right| right.backup.cmp(&left.backup));
+    let mut passed_over = Vec::new();
     for located in candidates {
-        let is_choice = which.backup.is_none() && newest == Newest::NotKnownBroken;
-        if is_choice && record::is_known_broken(&records(&located).await?) {
-            tracing::warn!("{} is passed over: its last proof failed", located.backup);
-            continue;
+        let is_choice = which.backup.is_none() && newest == Newest::Good;
+        let standing = if is_choice { standing(&located).await? } else { Standing::default() };
+        if standing.is_good() {
+            return Ok(located);
         }
-        return Ok(located);
+        let words = standing.words();
+        tracing::warn!("{} is passed over: it is {words}; name it to take it", located.backup);
+        passed_over.push(located.backup);
     }
     // What is nowhere else may be in the store that does not answer.
     if let Some(failure) = failure {
@@ -174,6 +178,14 @@ pub(super) async fn locate(
     }
     let looked: Vec<String> = settings.stores(place)?.into_iter().map(|store| store.name).collect();
     let looked = looked.join(", ");
+    if let Some(newest) = passed_over.first() {
+        return Err(Failure::NoBackup {
+            which: format!(
+                "in {looked} is good: {} passed over, such as {newest}, which can be named",
+                passed_over.len()
+            ),
+        });
+    }
     Err(Failure::NoBackup {
         which: match (&which.backup, which.before) {
             (Some(backup), _) => format!("in {looked} has the id {backup}"),

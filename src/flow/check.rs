@@ -248,7 +248,7 @@ async fn check_origin(
     topology: &Topology,
     opened: &Opened,
 ) -> Result<(), Failure> {
-    let ours = Origin { identities: topology.identities.clone() };
+    let ours = Origin { identities: topology.identities.clone(), addresses: Vec::new() };
     match catalog::origin(opened, name).await? {
         Some(owner) if !owner.overlaps(&ours) => Err(Failure::OtherOrigin {
             store: opened.name.clone(),

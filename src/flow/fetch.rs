@@ -21,7 +21,7 @@ pub(super) async fn run(
     context: &Context,
 ) -> Result<Outcome, Failure> {
     let Fetch { which, place, into, shard } = arguments;
-    let located = catalog::locate(which, Newest::Any, place, settings, context).await?;
+    let located = catalog::locate(which, Newest::Good, place, settings, context).await?;
     let manifest = catalog::read_manifest(&located).await?;
     let shards: Vec<_> =
         manifest.shards.iter().filter(|it| shard.is_none_or(|shard| shard == it.shard)).collect();

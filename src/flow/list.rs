@@ -1,13 +1,16 @@
-//! `list`: names are the catalog; manifests are read only when asked for.
+//! `list`: names are the catalog, and the names of records tell which are good; manifests are read only when asked for.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
     Context,
     catalog::{self, Holding, Holdings, Located},
+    runs,
+    standing::standings,
 };
 use crate::{
     cli::List,
+    domain::record::Standing,
     failure::{Exit, Failure, chain},
     report::{ListReport, ListedBackup, ListedDetails, ListedOrigin, Outcome},
     settings::Settings,
@@ -21,7 +24,10 @@ pub(super) async fn run(
     settings: &Settings,
     context: &Context,
 ) -> Result<Outcome, Failure> {
-    let List { source, place, long, last } = arguments;
+    if arguments.runs {
+        return runs::list(arguments, settings, context).await;
+    }
+    let List { source, place, long, last, runs: _ } = arguments;
     let Holdings { sources, failure } =
         catalog::holdings(place, source.as_ref(), settings, context).await?;
     let mut origins = Vec::new();
@@ -34,16 +40,16 @@ pub(super) async fn run(
                 origin,
             });
         }
-        located.extend(backups.into_iter().map(|backup| Located {
-            opened: opened.clone(),
-            source: source.clone(),
-            backup,
+        let mut standings = standings(&opened, &source).await?;
+        located.extend(backups.into_iter().map(|backup| {
+            let standing = standings.remove(&backup).unwrap_or_default();
+            (Located { opened: opened.clone(), source: source.clone(), backup }, standing)
         }));
     }
-    located.sort_by(|left, right| right.backup.cmp(&left.backup));
+    located.sort_by(|(left, _), (right, _)| right.backup.cmp(&left.backup));
     located.truncate(last.unwrap_or(usize::MAX));
     let backups = stream::iter(located)
-        .map(|located| list_one(located, *long))
+        .map(|(located, standing)| list_one(located, standing, *long))
         .buffered(READS_AT_ONCE)
         .try_collect()
         .await?;
@@ -54,7 +60,11 @@ pub(super) async fn run(
     Ok(Outcome { report: Box::new(report), exit })
 }
 
-async fn list_one(located: Located, long: bool) -> Result<ListedBackup, Failure> {
+async fn list_one(
+    located: Located,
+    standing: Standing,
+    long: bool,
+) -> Result<ListedBackup, Failure> {
     let details = if long { Some(details(&located).await?) } else { None };
     let Located { opened, source, backup } = located;
     Ok(ListedBackup {
@@ -63,6 +73,7 @@ async fn list_one(located: Located, long: bool) -> Result<ListedBackup, Failure>
         begun: backup.begun(),
         schedule: backup.schedule().to_owned(),
         backup,
+        standing,
         details,
     })
 }

@@ -7,8 +7,13 @@ mod fetch;
 mod inspect;
 mod list;
 mod load;
+mod mark;
+mod prune;
 mod restore;
+mod retention;
+mod runs;
 mod show;
+mod standing;
 mod stores;
 mod sweep;
 mod texts;
@@ -138,6 +143,10 @@ pub async fn run(cli: Cli, context: &Context) -> Result<Outcome, Failure> {
         Verb::Fetch(arguments) => {
             context.unless_ended(fetch::run(&arguments, &settings()?, context)).await
         }
+        Verb::Prune(arguments) => prune::run(&arguments, &settings()?, context).await,
+        Verb::Pin(arguments) => mark::pin(&arguments, &settings()?, context).await,
+        Verb::Unpin(arguments) => mark::unpin(&arguments, &settings()?, context).await,
+        Verb::Accept(arguments) => mark::accept(&arguments, &settings()?, context).await,
         Verb::Inspect(arguments) => context.unless_ended(inspect::run(&arguments, context)).await,
         Verb::Check(arguments) => {
             context.unless_ended(check::run(&arguments, &settings(), context)).await

@@ -78,12 +78,18 @@ async fn try_sweep(
         }
     }
     let archives = opened.store.list(&catalog::all_archives_prefix(source)).await?;
-    // Read after the archives: a backup committed meanwhile is protected.
+    let records = opened.store.list(&catalog::all_records_prefix(source)).await?;
+    // Read after both: a backup committed meanwhile is protected.
     let manifests = opened.store.list(&catalog::manifests_prefix(source)).await?;
     let committed: BTreeSet<BackupId> =
         manifests.iter().filter_map(|listed| catalog::backup_of_manifest(&listed.key)).collect();
-    for listed in archives {
-        let Some(backup) = catalog::backup_of_archive(source, &listed.key) else { continue };
+    let archives = archives
+        .into_iter()
+        .map(|listed| (catalog::backup_of_archive(source, &listed.key), listed));
+    let records =
+        records.into_iter().map(|listed| (catalog::backup_of_record(source, &listed.key), listed));
+    for (backup, listed) in archives.chain(records) {
+        let Some(backup) = backup else { continue };
         let old = listed.modified < before && backup.begun() < context.now() - LEFT_OVER_AFTER;
         if old && !committed.contains(&backup) {
             opened.store.delete(&listed.key).await?;

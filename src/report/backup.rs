@@ -46,6 +46,17 @@ pub struct BackedUp {
     /// Between the first and the last shard's capture.
     pub skew_seconds: f64,
     pub warnings: Vec<String>,
+    /// What the shrink guard doubts.
+    pub suspect: Option<String>,
+    /// What was deleted after this backup; none where `prune` does that.
+    pub retention: Option<AppliedRetention>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AppliedRetention {
+    pub expired: Vec<BackupId>,
+    pub error: Option<String>,
 }
 
 impl fmt::Display for BackupReport {
@@ -70,12 +81,30 @@ impl fmt::Display for BackupReport {
                 )?;
             }
             backup.warnings.iter().try_for_each(|warning| writeln!(f, "  warning: {warning}"))?;
+            if let Some(suspicion) = &backup.suspect {
+                writeln!(f, "  SUSPECT: {suspicion}")?;
+            }
+            if let Some(applied) = &backup.retention {
+                write_retention(f, applied)?;
+            }
         }
         for FailedSource { source, exit: _, error, hint } in &self.failures {
             writeln!(f, "NO BACKUP of {source}: {error}")?;
             writeln!(f, "  hint: {hint}")?;
         }
         Ok(())
+    }
+}
+
+fn write_retention(f: &mut fmt::Formatter<'_>, applied: &AppliedRetention) -> fmt::Result {
+    let AppliedRetention { expired, error } = applied;
+    if !expired.is_empty() {
+        let expired: Vec<&str> = expired.iter().map(BackupId::as_str).collect();
+        writeln!(f, "  expired: {}", expired.join(", "))?;
+    }
+    match error {
+        Some(error) => writeln!(f, "  RETENTION FAILED: {error}"),
+        None => Ok(()),
     }
 }
 

@@ -9,6 +9,7 @@ use super::{table::Table, text};
 use crate::domain::{
     identity::{BackupId, SourceName},
     manifest::Origin,
+    record::Standing,
 };
 
 #[derive(Clone, Debug, Serialize)]
@@ -42,6 +43,8 @@ pub struct ListedBackup {
     pub backup: BackupId,
     pub begun: Timestamp,
     pub schedule: String,
+    /// What was noted beside it.
+    pub standing: Standing,
     /// From the manifest; only when it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<ListedDetails>,
@@ -69,10 +72,11 @@ impl fmt::Display for ListReport {
         let long = self.backups.iter().any(|backup| backup.details.is_some());
         let mut table = if long {
             Table::new(&[
-                "BACKUP", "SOURCE", "STORE", "BEGUN", "KEYS", "STORED", "SHARDS", "TOOK", "SERVER",
+                "BACKUP", "SOURCE", "STORE", "BEGUN", "NOTED", "KEYS", "STORED", "SHARDS", "TOOK",
+                "SERVER",
             ])
         } else {
-            Table::new(&["BACKUP", "SOURCE", "STORE", "BEGUN"])
+            Table::new(&["BACKUP", "SOURCE", "STORE", "BEGUN", "NOTED"])
         };
         for backup in &self.backups {
             let mut cells = vec![
@@ -80,6 +84,7 @@ impl fmt::Display for ListReport {
                 backup.source.to_string(),
                 backup.store.clone(),
                 text::time(backup.begun),
+                backup.standing.words(),
             ];
             match &backup.details {
                 Some(ListedDetails::Read { keys, stored_bytes, seconds, server, shards }) => {

@@ -8,8 +8,11 @@ mod backup;
 mod check;
 mod inspect;
 mod list;
+mod mark;
 mod plain;
+mod prune;
 mod restore;
+mod runs;
 mod show;
 mod verify;
 
@@ -18,13 +21,16 @@ use std::{fmt, io};
 use serde::Serialize;
 
 pub use self::{
-    backup::{BackedUp, BackupReport, FailedSource, PlanReport, PlannedShard},
+    backup::{AppliedRetention, BackedUp, BackupReport, FailedSource, PlanReport, PlannedShard},
     check::{CheckReport, CheckedItem, Verdict},
     inspect::{InspectFailure, InspectReport, InspectedKeys},
     list::{ListReport, ListedBackup, ListedDetails, ListedOrigin},
+    mark::MarkReport,
     plain::{FetchReport, FetchedFile, PlainText},
     progress::{Bar, Progress},
+    prune::{FailedPrune, PruneReport, PrunedBackup, PrunedPlace, PrunedState, StatedReason},
     restore::{RestoreReport, RestoreState},
+    runs::{ListedRun, RunsReport},
     show::ShowReport,
     verify::{VerifiedBackup, VerifyReport},
 };

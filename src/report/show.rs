@@ -9,6 +9,7 @@ use crate::domain::{
     manifest::{Archive, Manifest, RdbCapture, ReplicationPoint, ShardManifest},
     rdb::{Checksum, Content, Facts},
     record::Record,
+    shrink_guard::ShrinkGuard,
 };
 
 #[derive(Clone, Debug, Serialize)]
@@ -49,6 +50,10 @@ impl fmt::Display for ShowReport {
             )?;
         }
         writeln!(f, "stored   {}", text::bytes(manifest.stored_bytes()))?;
+        match &manifest.shrink_guard {
+            ShrinkGuard::NotChecked | ShrinkGuard::Passed(_) => {}
+            ShrinkGuard::Suspect(comparison) => writeln!(f, "SUSPECT  {comparison}")?,
+        }
         manifest.shards.iter().try_for_each(|shard| write_shard(f, shard))?;
         writeln!(f)?;
         write_archive(f, "installation", &manifest.installation)?;

@@ -13,7 +13,8 @@ use crate::domain::{
     archive::Codec,
     capture::PrimaryUse,
     identity::{ScheduleName, SourceName, StoreName},
-    retention::Keep,
+    retention::{Age, Keep},
+    shrink_guard,
 };
 
 /// Configuration of redis-backup. Secrets never stand in it.
@@ -29,6 +30,22 @@ pub struct Config {
     /// What to capture when, and where to keep it.
     #[serde(default)]
     pub schedules: BTreeMap<ScheduleName, Schedule>,
+    /// How long a backup stays that no schedule took, such as `30d`; without it for ever.
+    #[schemars(with = "Option<String>")]
+    pub keep_manual: Option<Age>,
+    /// When retention is applied.
+    #[serde(default)]
+    pub retention: Retention,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Retention {
+    /// After each backup of a schedule that has `keep`, and by `prune`.
+    #[default]
+    Inline,
+    /// By `prune` alone, where whoever takes backups may not delete.
+    Separate,
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -52,6 +69,9 @@ pub struct Source {
     pub captures_at_once: Option<u32>,
     /// Refuse a Cluster backup whose first and last shard were captured further apart, in seconds.
     pub skew_max_seconds: Option<u32>,
+    /// When a backup is suspect for what it no longer holds.
+    #[serde(default)]
+    pub shrink_guard: shrink_guard::Limit,
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

@@ -14,7 +14,9 @@ use std::{
 
 use self::place::Places;
 pub use self::{
-    config::{Checksums, Compression, Config, Directory, S3, SecretFrom, ServerSideEncryption},
+    config::{
+        Checksums, Compression, Config, Directory, Retention, S3, SecretFrom, ServerSideEncryption,
+    },
     error::Error,
 };
 use crate::{
@@ -22,10 +24,11 @@ use crate::{
     domain::{
         archive::Codec,
         capture::PrimaryUse,
-        identity::{ScheduleName, SourceName, StoreName},
-        retention::Keep,
+        identity::{MANUAL, ScheduleName, SourceName, StoreName},
+        retention::{self, Keep, Policy},
         schedule::Timetable,
         secret::Secret,
+        shrink_guard,
         source::SourceUrl,
     },
     edge::spool,
@@ -73,6 +76,7 @@ pub struct Source {
     pub level: i32,
     pub captures_at_once: usize,
     pub skew_seconds_max: Option<u32>,
+    pub shrink_guard: shrink_guard::Limit,
 }
 
 #[derive(Clone, Debug)]
@@ -186,6 +190,31 @@ impl Settings {
         resolve_source(name, source, environment, self.file.as_ref())
     }
 
+    /// Where a source of the config file is, for who does not ask it and needs no secret.
+    pub fn source_url(&self, name: &SourceName) -> Result<SourceUrl, Error> {
+        let source = self.config.sources.get(name).ok_or_else(|| Error::UnknownSource {
+            name: name.clone(),
+            known: self.source_names(),
+        })?;
+        SourceUrl::parse_all(&source.nodes)
+            .map_err(|error| Error::SourceUrl { name: name.clone(), finding: error.to_string() })
+    }
+
+    /// How the backups of a source are kept in one store.
+    pub fn policy(&self, source: &SourceName, store: &str) -> Policy {
+        let schedules = self.schedules.values().filter(|schedule| schedule.source == *source);
+        let rules = schedules.filter_map(|schedule| {
+            let entry = schedule.stores.iter().find(|entry| entry.store.as_str() == store)?;
+            let zone = schedule.timetable.timezone().clone();
+            Some((schedule.name.clone(), retention::Rule { keep: entry.keep.clone(), zone }))
+        });
+        Policy { schedules: rules.collect(), keep_manual: self.config.keep_manual }
+    }
+
+    pub fn retention(&self) -> Retention {
+        self.config.retention
+    }
+
     /// What the config says of a source's server, if it says anything.
     pub fn server_binary(&self, name: &SourceName) -> Option<PathBuf> {
         self.config.sources.get(name)?.server_binary.clone()
@@ -218,6 +247,7 @@ impl Settings {
             compression: Compression::default(),
             captures_at_once: None,
             skew_max_seconds: None,
+            shrink_guard: shrink_guard::Limit::default(),
         };
         check_source(&source)
             .map_err(|(_, finding)| Error::SourceUrl { name: name.clone(), finding })?;
@@ -312,6 +342,12 @@ fn check_source(source: &config::Source) -> Result<(), Finding> {
             format!("{codec} has levels {first} to {last}, not {level}"),
         ));
     }
+    if source.shrink_guard.percent_min > 100 {
+        return Err((
+            "shrinkGuard.percentMin",
+            "a share is 1 to 100 percent, or 0 to suspect nothing".to_owned(),
+        ));
+    }
     if source.captures_at_once == Some(0) {
         return Err(("capturesAtOnce", "0 captures nothing; write 1 or more".to_owned()));
     }
@@ -332,6 +368,12 @@ fn check_schedule(
     schedule: &config::Schedule,
 ) -> Result<Schedule, Finding> {
     let config::Schedule { source, cron, timezone, capture, stores, keep } = schedule;
+    if name.as_str() == MANUAL {
+        return Err((
+            "source",
+            "the name `manual` is that of backups without a schedule".to_owned(),
+        ));
+    }
     let timetable = Timetable::new(cron, timezone).map_err(|error| {
         let key = if matches!(error, crate::domain::schedule::Error::Expression { .. }) {
             "cron"
@@ -422,6 +464,7 @@ fn resolve_source(
             .and_then(|number| usize::try_from(number).ok())
             .unwrap_or(CAPTURES_AT_ONCE),
         skew_seconds_max: source.skew_max_seconds,
+        shrink_guard: source.shrink_guard,
     })
 }
 

@@ -1,10 +1,24 @@
 //! Which backups to keep. Decides; never deletes.
 
+mod decide;
+mod period;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod rules;
+mod verdict;
+
 use std::{fmt, str::FromStr};
 
 use jiff::{Span, Timestamp, tz::TimeZone};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
+
+pub use self::{
+    decide::{Entry, Manifest, Policy, Rule, decide},
+    period::Period,
+    verdict::{Expiry, Reason, Verdict},
+};
 
 /// How many backups of a schedule are kept. A backup stays as long as one rule wants it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]

@@ -13,29 +13,34 @@ use crate::{
         identity::{COMPACT_TIME_BYTES, SourceName, parse_compact_time},
         manifest::{self, Manifest, Origin},
         record,
+        source::{SourceAddress, SourceUrl},
         topology::Topology,
     },
     edge::{host_lock::HostLock, spool, store},
     failure::Failure,
     flow::{
         Context,
-        catalog::{json, origin},
+        catalog::{json, newest_manifest, origin},
         stores::Opened,
     },
-    settings::{self, Spool},
+    settings::Spool,
 };
 
 /// Two runs of one source on one host would fork its server twice.
-pub(super) fn lock(source: &settings::Source, context: &Context) -> Result<HostLock, Failure> {
+pub(in crate::flow) fn lock(
+    source: &SourceName,
+    url: &SourceUrl,
+    context: &Context,
+) -> Result<HostLock, Failure> {
     let folders: Vec<PathBuf> = ["/run/lock".into()]
         .into_iter()
         .chain(context.environment()("TMPDIR").map(PathBuf::from))
         .chain(["/tmp".into()])
         .collect();
-    let digest = Sha256::of(source.url.to_string().as_bytes()).to_string();
-    let name = format!("{}-{}", source.name, &digest[..16]);
+    let digest = Sha256::of(url.to_string().as_bytes()).to_string();
+    let name = format!("{source}-{}", &digest[..16]);
     let lock = HostLock::take(&folders, &name)
-        .map_err(|_| Failure::Locked { source_name: source.name.clone() })?;
+        .map_err(|_| Failure::Locked { source_name: source.clone() })?;
     if !lock.is_effective() {
         tracing::warn!("no folder for a lock file: another run on this host would not be noticed");
     }
@@ -112,7 +117,10 @@ pub(super) async fn claim_origin(
     context: &Context,
 ) -> Result<Origin, Failure> {
     let name = &task.source.name;
-    let ours = Origin { identities: topology.identities.clone() };
+    let ours = Origin {
+        identities: topology.identities.clone(),
+        addresses: task.source.url.address.identities(),
+    };
     let first = match origin(opened, name).await? {
         Some(first) => first,
         None => match create_origin(task, opened, &ours).await? {
@@ -122,10 +130,7 @@ pub(super) async fn claim_origin(
         },
     };
     // Who took the prefix over last owns it, and who was there before no more.
-    let (owner, since) = match last_adoption(opened, name).await? {
-        Some((adopted, at)) => (adopted, at),
-        None => (first, Timestamp::MIN),
-    };
+    let (owner, since) = last_adoption(opened, name).await?.unwrap_or((first, Timestamp::MIN));
     // The nodes of a Cluster may all be replaced over the years, a few between two backups.
     let moved_on = previous
         .filter(|manifest| manifest.begun >= since)
@@ -142,6 +147,31 @@ pub(super) async fn claim_origin(
         prefix: name.clone(),
         owner: owner.identities.join(", "),
         ours: ours.identities.join(", "),
+    })
+}
+
+/// The same for who cannot ask the source: its config must name an address by which the owner of the
+/// prefix is known, or was when its newest backup was taken.
+pub(in crate::flow) async fn check_origin_unasked(
+    opened: &Opened,
+    name: &SourceName,
+    address: &SourceAddress,
+) -> Result<(), Failure> {
+    let Some(first) = origin(opened, name).await? else { return Ok(()) };
+    let (owner, since) = last_adoption(opened, name).await?.unwrap_or((first, Timestamp::MIN));
+    let ours = address.identities();
+    let previous = newest_manifest(opened, name).await;
+    let moved_on = previous
+        .filter(|manifest| manifest.begun >= since)
+        .is_some_and(|manifest| manifest.origin.is_reached_at(&ours));
+    if owner.is_reached_at(&ours) || moved_on {
+        return Ok(());
+    }
+    Err(Failure::OtherOrigin {
+        store: opened.name.clone(),
+        prefix: name.clone(),
+        owner: owner.identities.join(", "),
+        ours: ours.join(", "),
     })
 }
 

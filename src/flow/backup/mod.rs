@@ -4,6 +4,7 @@ mod commit;
 pub(super) mod guard;
 pub(super) mod prepare;
 mod shards;
+mod shrink;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -11,21 +12,25 @@ use tokio::sync::watch;
 use self::{commit::Written, prepare::Prepared};
 use super::{
     Context,
-    catalog::{Located, json, newest_manifest},
+    catalog::{Located, newest_manifest, note},
+    prune::first_failure,
+    retention::{self, Act},
+    runs,
     stores::{self, Opened},
     sweep,
 };
 use crate::{
     cli::{Backup, Place},
     domain::{
-        catalog,
         identity::{BackupId, ScheduleName, SourceName},
         manifest::Manifest,
-        record::{self, Run, RunKind},
+        record::{self, Event, Run, RunKind},
+        retention::Policy,
+        shrink_guard::{self, ShrinkGuard, Size},
     },
     failure::{Exit, Failure, chain},
-    report::{BackedUp, BackupReport, FailedSource, Outcome},
-    settings::{self, Error, Settings},
+    report::{AppliedRetention, BackedUp, BackupReport, FailedSource, Outcome},
+    settings::{self, Error, Retention, Settings},
 };
 
 /// What one run shall back up, and where to.
@@ -35,6 +40,8 @@ struct Task {
     schedule: Option<ScheduleName>,
     scheduled_for: Option<Timestamp>,
     adopt: bool,
+    /// What to keep here, applied after the backup; none where that is left to `prune`.
+    policy: Option<Policy>,
 }
 
 pub(super) async fn run(
@@ -62,7 +69,10 @@ pub(super) async fn run(
             Err(failure) => Err(failure),
         };
         match result {
-            Ok(backup) => report.backups.push(backup),
+            Ok(backup) => {
+                exit = if exit == Exit::Done { exit_of(&backup) } else { exit };
+                report.backups.push(backup);
+            }
             Err(failure) if alone || matches!(failure, Failure::Ended { .. }) => {
                 return Err(failure);
             }
@@ -87,16 +97,26 @@ type Tasks = Vec<(SourceName, Result<Task, Failure>)>;
 fn tasks(arguments: &Backup, settings: &Settings, context: &Context) -> Result<Tasks, Failure> {
     let Backup { sources, schedule, scheduled_for, source, place, adopt, dry_run: _ } = arguments;
     let environment = context.environment();
-    let task =
-        |source, store| Task { source, store, schedule: None, scheduled_for: None, adopt: *adopt };
+    let task = |source, store| Task {
+        source,
+        store,
+        schedule: None,
+        scheduled_for: None,
+        adopt: *adopt,
+        policy: None,
+    };
     if let Some(name) = schedule {
         let schedule = settings.schedule(name)?;
         let first = schedule.stores.first().map(|entry| entry.store.as_str());
-        let store = place.store.as_deref().or(first).unwrap_or_default();
+        let store = settings.store(place.store.as_deref().or(first).unwrap_or_default())?;
+        let policy = settings.policy(&schedule.source, &store.name);
+        let has_rule = policy.schedules.get(name).is_some_and(|rule| rule.keep.is_some());
+        let inline = settings.retention() == Retention::Inline && has_rule;
         let task = Task {
             schedule: Some(name.clone()),
             scheduled_for: scheduled_for.or_else(|| schedule.timetable.last_due(context.now())),
-            ..task(settings.source(&schedule.source, environment)?, settings.store(store)?)
+            policy: inline.then_some(policy),
+            ..task(settings.source(&schedule.source, environment)?, store)
         };
         return Ok(vec![(schedule.source.clone(), Ok(task))]);
     }
@@ -135,12 +155,14 @@ async fn run_task(task: &Task, context: &Context) -> Result<BackedUp, Failure> {
     let begun = context.now();
     let backup = BackupId::new(begun, task.schedule.as_ref(), context.chance());
     tracing::Span::current().record("backup", tracing::field::display(&backup));
-    let _lock = guard::lock(&task.source, context)?;
+    let _lock = guard::lock(&task.source.name, &task.source.url, context)?;
     let opened = context.unless_ended(stores::open(&task.store, context)).await?;
 
     let result = take(task, &opened, &backup, begun, context).await;
-    record_run(task, &opened, &backup, begun, result.as_ref().err(), context).await;
-    result
+    record_run(task, &opened, &backup, begun, &result, context).await;
+    let backed_up = result?;
+    let retention = apply_retention(task, &opened, context).await;
+    Ok(BackedUp { retention, ..backed_up })
 }
 
 /// The table of contents of a backup.
@@ -160,6 +182,13 @@ async fn take(
     let stored = store.await.and_then(|stored| context.check_not_ended().map(|()| stored));
     let Stored { manifest, plain_bytes, warnings } = match stored {
         Ok(stored) => stored,
+        Err(failure) => {
+            sweep::discard(opened, &task.source.name, backup).await;
+            return Err(failure);
+        }
+    };
+    let suspect = match mark_suspect(&located, &manifest, context).await {
+        Ok(suspect) => suspect,
         Err(failure) => {
             sweep::discard(opened, &task.source.name, backup).await;
             return Err(failure);
@@ -196,7 +225,30 @@ async fn take(
         seconds: context.now().duration_since(begun).as_secs_f64(),
         skew_seconds: manifest.skew_seconds,
         warnings,
+        suspect,
+        retention: None,
     })
+}
+
+/// Notes the shrink guard's doubt before the manifest can make it a backup: whoever lists names and
+/// records alone must never take it for a good one. Without a manifest the record says nothing.
+async fn mark_suspect(
+    located: &Located,
+    manifest: &Manifest,
+    context: &Context,
+) -> Result<Option<String>, Failure> {
+    let comparison = match &manifest.shrink_guard {
+        ShrinkGuard::NotChecked | ShrinkGuard::Passed(_) => return Ok(None),
+        ShrinkGuard::Suspect(comparison) => comparison,
+    };
+    let note = note(located, Event::Suspect(comparison.clone()), context);
+    context.unless_ended_long_ago(note).await?;
+    let backup = &located.backup;
+    let suspicion = format!(
+        "{backup} is stored but suspect: {comparison}; look at the source, and if this is the new normal, run `redis-backup accept {backup}`"
+    );
+    tracing::error!("{suspicion}");
+    Ok(Some(suspicion))
 }
 
 /// Archives that the store has confirmed, and the manifest that will make them a backup.
@@ -233,20 +285,27 @@ async fn store_archives(
 
     let installation = commit::store_installation(&job, &topology, &shards).await?;
     let parts = commit::Parts { origin, topology: &topology, shards: &shards, installation, begun };
-    let manifest = commit::confirmed(&job, parts).await?;
+    let mut manifest = commit::confirmed(&job, parts).await?;
+    let baseline = shrink::baseline(located, context).await;
+    let limit = task.source.shrink_guard;
+    manifest.shrink_guard = shrink_guard::judge(Size::of(&manifest), &baseline, limit);
     let plain_bytes = shards.iter().map(|shard| shard.plain.bytes).sum();
     Ok(Stored { manifest, plain_bytes, warnings })
 }
 
-/// A run that cannot be noted is still what it was: the failure to note it is only logged.
 async fn record_run(
     task: &Task,
     opened: &Opened,
     backup: &BackupId,
     begun: Timestamp,
-    failure: Option<&Failure>,
+    result: &Result<BackedUp, Failure>,
     context: &Context,
 ) {
+    let (exit, error) = match result {
+        Ok(BackedUp { suspect: Some(suspicion), .. }) => (Exit::Suspect, Some(suspicion.clone())),
+        Ok(_) => (Exit::Done, None),
+        Err(failure) => (failure.exit(), Some(chain(failure))),
+    };
     let run = Run {
         version: record::VERSION,
         source: task.source.name.clone(),
@@ -254,23 +313,51 @@ async fn record_run(
         begun,
         ended: context.now(),
         tool: super::TOOL.to_owned(),
-        backup: failure.is_none().then(|| backup.clone()),
+        backup: result.is_ok().then(|| backup.clone()),
         schedule: task.schedule.clone(),
         scheduled_for: task.scheduled_for,
-        exit: failure.map_or(Exit::Done, Failure::exit) as u8,
-        error: failure.map(|failure| chain(failure)),
+        exit: exit as u8,
+        error,
     };
-    let written = async {
-        let key = catalog::run_key(&run.source, begun, context.chance(), run.kind.word())
-            .map_err(|error| error.to_string())?;
-        let body = json(&run).map_err(|failure| chain(&failure))?;
-        opened.store.create(&key, body.into()).await.map_err(|error| chain(&error))
+    runs::note(opened, &run, context).await;
+}
+
+/// Retention after a scheduled backup. The backup is one, whatever becomes of those before it.
+async fn apply_retention(
+    task: &Task,
+    opened: &Opened,
+    context: &Context,
+) -> Option<AppliedRetention> {
+    let policy = task.policy.as_ref()?;
+    let source = &task.source.name;
+    let verdicts = context.unless_ended(retention::judge(opened, source, policy, context)).await;
+    let result = match verdicts {
+        Ok(verdicts) => retention::apply(opened, source, verdicts, context).await,
+        Err(failure) => Err(failure),
     };
-    if let Ok(Err(reason)) | Err(reason) = tokio::time::timeout(sweep::CLEAN_UP_LIMIT, written)
-        .await
-        .map_err(|_| "no answer".into())
-        .map(|it| it.map(drop))
-    {
-        tracing::warn!("the run was not noted in the store: {reason}");
+    let (judged, failure) = match result {
+        Ok(judged) => (judged, None),
+        Err(failure) => (Vec::new(), Some(failure)),
+    };
+    let failure = failure.as_ref().or_else(|| first_failure(&judged));
+    let error = failure.map(|failure| {
+        let (error, hint) = (chain(failure), failure.hint());
+        tracing::error!(hint, "retention after the backup: {error}");
+        error
+    });
+    let deleted = judged.iter().filter(|judged| matches!(judged.outcome, Act::Deleted));
+    let expired = deleted.map(|judged| judged.verdict.backup.clone()).collect();
+    Some(AppliedRetention { expired, error })
+}
+
+/// A backup that is there may still need somebody to look.
+fn exit_of(backup: &BackedUp) -> Exit {
+    let retention_failed = backup.retention.as_ref().is_some_and(|applied| applied.error.is_some());
+    if backup.suspect.is_some() {
+        Exit::Suspect
+    } else if retention_failed {
+        Exit::Partial
+    } else {
+        Exit::Done
     }
 }

@@ -44,7 +44,7 @@ pub(super) async fn run(
         which = Which { backup: Some(unfinished.backup), latest: false, before: None };
     }
     let place_of = &arguments.place;
-    let locate = catalog::locate(&which, Newest::NotKnownBroken, place_of, settings, context);
+    let locate = catalog::locate(&which, Newest::Good, place_of, settings, context);
     let located = context.unless_ended(locate).await?;
     let manifest = context.unless_ended(catalog::read_manifest(&located)).await?;
     let wanted = context.unless_ended(target::want(arguments, &manifest, context)).await?;
