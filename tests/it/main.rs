@@ -23,6 +23,7 @@ mod rdb_properties;
 mod rdb_servers;
 mod redis_node;
 mod redis_topology;
+mod retention;
 #[expect(dead_code, reason = "the fixtures come before the tests that need all of them")]
 mod servers;
 mod store_contract;

@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
+use redis_backup::domain::{digest::Digester, manifest::Manifest};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -266,6 +268,29 @@ impl Bench {
         // Names tell no more than the second.
         runs.sort_by_key(|run| run["begun"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap());
         runs
+    }
+}
+
+/// The manifest of a backup without compression, and its installation archive, under another id of the same length.
+pub fn renamed(manifest: &[u8], installation: &[u8], from: &str, to: &str) -> (Vec<u8>, Vec<u8>) {
+    let other = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(from, to);
+    let installation = other(installation).into_bytes();
+    let mut manifest = Manifest::decode(other(manifest).as_bytes()).unwrap();
+    let mut digester = Digester::default();
+    digester.update(&installation);
+    let digests = digester.finish();
+    let object = &mut manifest.installation.objects[0];
+    (object.bytes, object.sha256, object.crc64nvme) =
+        (digests.bytes, digests.sha256, digests.crc64nvme);
+    (manifest.encode().unwrap(), installation)
+}
+
+/// Ids tell no more than the second, and two of one second are in no order of time.
+#[expect(clippy::disallowed_methods, reason = "the program under test reads the same clock")]
+pub fn next_second() {
+    let begun = Timestamp::now().as_second();
+    while Timestamp::now().as_second() == begun {
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -65,7 +65,7 @@ fn cli(words: &[String]) -> Cli {
     Cli::try_parse_from(line).unwrap()
 }
 
-fn context(
+pub(super) fn context(
     store: Arc<dyn Store>,
     clock: impl Fn() -> Timestamp + Send + Sync + 'static,
 ) -> Context {
@@ -83,18 +83,18 @@ fn context(
 }
 
 #[expect(clippy::disallowed_methods, reason = "a real Redis lives in real time")]
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::now()
 }
 
-fn json(outcome: &Outcome) -> serde_json::Value {
+pub(super) fn json(outcome: &Outcome) -> serde_json::Value {
     let mut bytes = Vec::new();
     report::print(&mut bytes, OutputForm::Json, &*outcome.report).unwrap();
     serde_json::from_slice(&bytes).unwrap()
 }
 
 /// Every call that an undisturbed run made fails once, before and after it acted; every operation fails for ever.
-fn faults_of(calls: &[(Operation, String)]) -> Vec<Fault> {
+pub(super) fn faults_of(calls: &[(Operation, String)]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for operation in Operation::ALL {
         let count = calls.iter().filter(|(called, _)| *called == operation).count();

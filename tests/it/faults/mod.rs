@@ -1,11 +1,12 @@
 //! Faults of every kind, put into the real program and its real surroundings. What is listed is whole; what fails says so.
 
-mod bench;
+pub(crate) mod bench;
 mod beside;
 mod guards;
 mod kill_backup;
 mod kill_restore;
 mod matrix;
+mod prune;
 mod real;
 mod signals;
 mod tamper;
