@@ -19,6 +19,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 
 use crate::{
@@ -33,6 +34,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_redis-backup");
 const ROUNDS: usize = 5;
 const LARGE_FACTOR: u64 = 4;
 const LISTED_BACKUPS: u32 = 10_000;
+const PRUNED_BACKUPS: i64 = 100_000;
 const SOURCE: &str = "bench";
 /// Names a WAL-G for Redis, where there is one to compare with.
 const WAL_G: &str = "WAL_G";
@@ -49,6 +51,7 @@ fn main() -> Result<()> {
     rows.push(bench.verify(rounds)?);
     rows.push(bench.restore(rounds)?);
     rows.push(bench.list(rounds)?);
+    rows.push(bench.prune(rounds)?);
     let title = if is_large { "large" } else { "regular" };
     let text = table::text(&bench.about, rounds, &rows);
     println!("\n{text}");
@@ -295,6 +298,52 @@ impl Bench {
             target: Target::AtMost(1.0),
             unit: "s",
             detail: String::new(),
+        })
+    }
+
+    /// A minutely schedule over ten weeks, some of it verified; a thousand of its backups expire.
+    fn prune(&self, rounds: usize) -> Result<Row> {
+        let folder = self.path("many");
+        let (manifests, records) =
+            (folder.join(SOURCE).join("manifests"), folder.join(SOURCE).join("records"));
+        fs::create_dir_all(&manifests)?;
+        let now = Timestamp::now();
+        for number in 0..PRUNED_BACKUPS {
+            let at = now - SignedDuration::from_mins(number);
+            let id = format!("{}-minutely-aaaaaa", at.strftime("%Y%m%dT%H%M%SZ"));
+            fs::write(manifests.join(format!("{id}.json")), "{}")?;
+            if number % 10 == 0 {
+                let records = records.join(&id);
+                fs::create_dir_all(&records)?;
+                fs::write(records.join("20260101T000000Z-0000000000-proven-content.json"), "{}")?;
+            }
+        }
+        let config = self.path("many.yaml");
+        let last = PRUNED_BACKUPS - 1000;
+        let text = format!(
+            "sources: {{{SOURCE}: {{nodes: [\"redis://127.0.0.1:{}\"]}}}}\nstores: {{many: {{directory: \
+             {{path: {}}}}}}}\nschedules: {{minutely: {{source: {SOURCE}, cron: \"* * * * *\", timezone: \
+             Europe/Berlin, capture: [rdb], stores: [many], keep: {{last: {last}, hourly: 2000, daily: 90, \
+             weekly: 52, monthly: 12, yearly: 10}}}}}}\n",
+            self.redis.port,
+            folder.display()
+        );
+        fs::write(&config, text)?;
+        let mut runs = Vec::new();
+        for _ in 0..rounds {
+            let mut prune = Command::new(PROGRAM);
+            prune.args(["prune", "--dry-run", "--config"]).arg(&config);
+            runs.push(run(&mut prune)?);
+        }
+        println!("prune {}", spread(&runs));
+        fs::remove_dir_all(folder)?;
+        let measured = median(runs.iter().map(|run| run.processor_seconds));
+        Ok(Row {
+            what: "`prune --dry-run` decides over 100,000 backups: processor time",
+            measured,
+            target: Target::AtMost(1.0),
+            unit: "s",
+            detail: times(&runs),
         })
     }
 

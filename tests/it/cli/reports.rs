@@ -26,10 +26,15 @@ fn each_report_keeps_its_shape() {
     let latest = ["--latest", "--store", "./store"];
     insta::assert_snapshot!("list", go(&["list"], &store));
     insta::assert_snapshot!("list-long", go(&["list", "--long"], &store));
+    insta::assert_snapshot!("runs", go(&["list", "--runs"], &store));
+    insta::assert_snapshot!("pin", go(&["pin"], &latest));
     insta::assert_snapshot!("verify", go(&["verify"], &latest));
     insta::assert_snapshot!("show", go(&["show"], &latest));
     insta::assert_snapshot!("fetch", go(&["fetch"], &latest));
     insta::assert_snapshot!("inspect", go(&["inspect", "dump.rdb"], &[]));
+    let config = format!("sources: {{sessions: {{nodes: [\"{url}\"]}}}}");
+    fs::write(folder.path().join("redis-backup.yaml"), config).unwrap();
+    insta::assert_snapshot!("prune", go(&["prune"], &store));
     fs::create_dir(folder.path().join("data")).unwrap();
     let restore = ["restore", "--data-dir", "data"];
     let version = ["--redis-defaults", "--server-version", "7.0.15"];
