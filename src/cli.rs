@@ -135,6 +135,24 @@ pub struct AdHocSource {
     /// The name to expect in the server's certificate.
     #[arg(long, value_name = "NAME", requires = "source_url")]
     pub tls_server_name: Option<String>,
+
+    /// Encrypt to this public key, age1… or a line of an SSH .pub file; several may open the backup.
+    #[arg(long, value_name = "RECIPIENT", requires = "source_url")]
+    pub recipient: Vec<String>,
+
+    /// A file with a recipient in each line.
+    #[arg(long, value_name = "FILE", requires = "source_url")]
+    pub recipients_file: Option<PathBuf>,
+}
+
+/// What opens an encrypted backup. No other verb asks for it.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Encryption")]
+pub struct IdentityFrom {
+    /// Where the identity is that opens an encrypted backup, env:NAME or file:PATH: an age identity
+    /// file or an SSH private key. Never the identity itself.
+    #[arg(long, value_name = "env:NAME|file:PATH")]
+    pub identity_from: Vec<String>,
 }
 
 /// Which store, and which source's part of it.
@@ -272,6 +290,8 @@ pub struct Verify {
     pub server_binary: Option<PathBuf>,
     #[command(flatten)]
     pub place: Place,
+    #[command(flatten)]
+    pub identity: IdentityFrom,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -321,6 +341,8 @@ pub struct Restore {
     pub place: Place,
     #[command(flatten)]
     pub names: DatasetNames,
+    #[command(flatten)]
+    pub identity: IdentityFrom,
 }
 
 /// Under which names the server looks for its dataset when it starts.
@@ -365,6 +387,8 @@ pub struct Fetch {
     pub shard: Option<u32>,
     #[command(flatten)]
     pub place: Place,
+    #[command(flatten)]
+    pub identity: IdentityFrom,
 }
 
 #[derive(Debug, Args)]

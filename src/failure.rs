@@ -207,6 +207,8 @@ impl Failure {
             | Self::Capture { .. }
             | Self::Unsettled { .. } => Exit::SourceUnavailable,
             Self::Spool(source) => exit_of_spool(source),
+            // Nothing is wrong with the backup, and the same call with another identity reads it.
+            Self::Archive { source, .. } if source.is_of_the_identity() => Exit::Usage,
             Self::CapturedRdb { .. }
             | Self::Archive { .. }
             | Self::Scan { .. }
@@ -224,6 +226,11 @@ impl Failure {
             Self::Ended { signal: Signal::Interrupt } => Exit::Interrupted,
             Self::Ended { signal: Signal::Terminate } => Exit::Terminated,
         }
+    }
+
+    /// Whether another identity is needed to go on.
+    pub fn is_of_the_identity(&self) -> bool {
+        matches!(self, Self::Archive { source, .. } if source.is_of_the_identity())
     }
 
     /// What the reader can do next.
@@ -252,6 +259,11 @@ impl Failure {
             }
             Self::Manifest { source: manifest::Error::Newer { .. }, .. } => {
                 "the backup is as good as it was: read it with a redis-backup at least as new as the one that took it".into()
+            }
+            Self::Archive { source, .. } if source.is_of_the_identity() => {
+                "nothing was changed; name the identity that opens it by --identity-from file:PATH, or by \
+                 `encryption: {identityFrom: …}` in the config"
+                    .into()
             }
             Self::Archive { .. } | Self::Manifest { .. } | Self::Corrupt { .. } => {
                 "take the backup before this one (`redis-backup list`), and keep this one for a look".into()

@@ -9,6 +9,7 @@ use std::{
 use clap::Parser;
 use redis_backup::{
     cli::{Cli, OutputForm, Verb},
+    domain::archive::Identities,
     failure::{self, Exit, Failure, Signal},
     flow::{self, Context},
     report::{self, FailureReport, Outcome, Progress},
@@ -62,6 +63,7 @@ async fn run(cli: Cli) -> ExitCode {
         signal,
         progress,
         over_store: Arc::new(|store| store),
+        identities: Identities::default(),
     };
     match flow::run(cli, &context).await {
         Ok(outcome) => finish(output, &outcome),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer, de};
 
 use super::{
-    archive::Codec,
+    archive::{Codec, Encryption},
     identity::{BackupId, SourceName, compact_time},
 };
 
@@ -124,23 +124,29 @@ pub fn backup_of_archive(source: &SourceName, key: &Key) -> Option<BackupId> {
     rest.split('/').next()?.parse().ok()
 }
 
-/// `…/shard-0000/dump.rdb.zst.000`: object `index` of a shard's archive.
+/// `…/shard-0000/dump.rdb.zst.000`, encrypted `…/dump.rdb.zst.age.000`: object `index` of a shard's archive.
 pub fn archive_key(
     source: &SourceName,
     backup: &BackupId,
     shard: u32,
     name: &str,
-    codec: Codec,
+    (codec, encryption): (Codec, Encryption),
     index: u32,
 ) -> Result<Key, NotAKey> {
     let prefix = shard_prefix(source, backup, shard);
-    format!("{prefix}{name}{}.{index:03}", codec.extension()).parse()
+    format!("{prefix}{name}{}{}.{index:03}", codec.extension(), encryption.extension()).parse()
 }
 
 /// `…/installation.json.zst.000`
-pub fn installation_key(source: &SourceName, backup: &BackupId, codec: Codec, index: u32) -> Key {
+pub fn installation_key(
+    source: &SourceName,
+    backup: &BackupId,
+    (codec, encryption): (Codec, Encryption),
+    index: u32,
+) -> Key {
     let prefix = archives_prefix(source, backup);
-    Key(format!("{prefix}{INSTALLATION}{}.{index:03}", codec.extension()))
+    let (packed, sealed) = (codec.extension(), encryption.extension());
+    Key(format!("{prefix}{INSTALLATION}{packed}{sealed}.{index:03}"))
 }
 
 /// Name of the archive that holds a shard's RDB.
@@ -212,12 +218,18 @@ mod tests {
         let manifest = manifest_key(&source, &backup);
         assert_eq!(manifest.as_str(), "sessions/manifests/20261120T020000Z-daily-k3x9q2.json");
         assert_eq!(backup_of_manifest(&manifest), Some(backup.clone()));
-        let archive = archive_key(&source, &backup, 3, "dump.rdb", Codec::Zstd, 0).unwrap();
+        let clear = (Codec::Zstd, Encryption::None);
+        let archive = archive_key(&source, &backup, 3, "dump.rdb", clear, 0).unwrap();
         assert_eq!(
             archive.as_str(),
             "sessions/archives/20261120T020000Z-daily-k3x9q2/shard-0003/dump.rdb.zst.000",
         );
-        assert_eq!(backup_of_archive(&source, &archive), Some(backup));
+        assert_eq!(backup_of_archive(&source, &archive), Some(backup.clone()));
+        let sealed = (Codec::Zstd, Encryption::Age);
+        let archive = archive_key(&source, &backup, 0, "dump.rdb", sealed, 1).unwrap();
+        assert_eq!(archive.name(), "dump.rdb.zst.age.001");
+        let installation = installation_key(&source, &backup, sealed, 0);
+        assert_eq!(installation.name(), "installation.json.zst.age.000");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    archive::Codec,
+    archive::{Codec, Encryption},
     catalog::Key,
     digest::{Crc64Nvme, Sha256},
     identity::{BackupId, ScheduleName, SourceName},
@@ -182,6 +182,9 @@ pub struct Archive {
     /// Name of the captured file, such as `dump.rdb`.
     pub name: String,
     pub codec: Codec,
+    /// After the codec. Absent means none.
+    #[serde(default)]
+    pub encryption: Encryption,
     /// In order; their stored bytes joined are the archive.
     pub objects: Vec<Object>,
 }
@@ -279,6 +282,11 @@ impl Manifest {
     /// Every archive, the installation's last.
     pub fn archives(&self) -> impl Iterator<Item = &Archive> {
         self.shards.iter().flat_map(|shard| &shard.archives).chain([&self.installation])
+    }
+
+    /// Whether any archive needs an identity to be read.
+    pub fn is_encrypted(&self) -> bool {
+        self.archives().any(|archive| archive.encryption != Encryption::None)
     }
 
     pub fn stored_bytes(&self) -> u64 {

@@ -62,10 +62,6 @@ impl Timetable {
         let due = self.cron.find_next_occurrence(&now, false).ok()?;
         Some(due.timestamp())
     }
-
-    pub const fn timezone(&self) -> &TimeZone {
-        &self.timezone
-    }
 }
 
 impl fmt::Display for Timetable {

@@ -1,13 +1,15 @@
-//! A password that cannot be printed by accident. Never decides where secrets come from.
+//! A secret that cannot be printed by accident and is overwritten in memory when it is dropped. Never decides where secrets come from.
 
 use std::fmt;
 
+use zeroize::Zeroizing;
+
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.into()))
     }
 
     /// The only way to the text, so that every use can be found.

@@ -229,6 +229,10 @@ async fn check_source(
         let origin = check_origin(&source.name, &topology, opened).await;
         findings.keep(&format!("{subject}: origin"), origin);
     }
+    if !source.recipients.is_empty() {
+        let count = source.recipients.len();
+        findings.good(&format!("{subject}: encryption"), format!("{count} can open its backups"));
+    }
     let plan = prepare::choose(source, &topology);
     if let Some(plan) = findings.keep(&format!("{subject}: plan"), plan) {
         check_captures(&subject, &plan, &access, findings).await;

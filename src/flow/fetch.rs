@@ -6,6 +6,7 @@ use super::{
     Context,
     catalog::{self, Located, Newest},
     transfer::{Sink, read_back},
+    unlock::unlock,
 };
 use crate::{
     cli::Fetch,
@@ -20,7 +21,7 @@ pub(super) async fn run(
     settings: &Settings,
     context: &Context,
 ) -> Result<Outcome, Failure> {
-    let Fetch { which, place, into, shard } = arguments;
+    let Fetch { which, place, into, shard, identity } = arguments;
     let located = catalog::locate(which, Newest::Good, place, settings, context).await?;
     let manifest = catalog::read_manifest(&located).await?;
     let shards: Vec<_> =
@@ -31,6 +32,7 @@ pub(super) async fn run(
             hint: "`redis-backup show` tells which shard holds which slots".into(),
         });
     }
+    let context = &unlock(&located, &manifest, identity, settings, context).await?;
     let mut files = Vec::new();
     for manifest_shard in &shards {
         let folder = if manifest.shards.len() > 1 {
@@ -75,8 +77,9 @@ async fn fetch_one(
     });
     let bar = context.progress.bar(archive.name.clone(), Some(archive.stored_bytes()));
     let scan = (archive.name == names::DUMP).then(Expectations::default);
+    let store = &*located.opened.store;
     let plain =
-        read_back(&*located.opened.store, &located.backup, archive, scan, sink, &bar).await?;
+        read_back(store, &context.identities, &located.backup, archive, scan, sink, &bar).await?;
     bar.finish();
     partial.as_file().sync_all().map_err(local)?;
     partial.persist_noclobber(&path).map_err(|error| local(error.error))?;

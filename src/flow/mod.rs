@@ -18,6 +18,7 @@ mod stores;
 mod sweep;
 mod texts;
 mod transfer;
+mod unlock;
 mod verify;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 
 use crate::{
     cli::{Cli, Verb},
+    domain::archive::Identities,
     edge::store::Store,
     failure::{Failure, Signal},
     report::{Outcome, Progress},
@@ -56,6 +58,8 @@ pub struct Context {
     pub progress: Progress,
     /// Put around every store that is opened: the identity, but for tests of what a store may do.
     pub over_store: Arc<OverStore>,
+    /// What opens encrypted archives; none until a verb that reads them was given some.
+    pub identities: Identities,
 }
 
 impl fmt::Debug for Context {

@@ -7,9 +7,10 @@ use super::{
     catalog::{self, Holding, Holdings, Located, Newest},
     load,
     transfer::{Plain, read_back},
+    unlock::unlock,
 };
 use crate::{
-    cli::{Place, Verify, VerifyLevel, Which},
+    cli::{IdentityFrom, Place, Verify, VerifyLevel, Which},
     domain::{
         installation::{self, ReadInstallation},
         manifest::{Archive, Manifest, Object, Server, ShardManifest},
@@ -38,7 +39,7 @@ pub(super) async fn run(
     settings: &Settings,
     context: &Context,
 ) -> Result<Outcome, Failure> {
-    let Verify { which, all, place, level, server_binary } = arguments;
+    let Verify { which, all, place, level, server_binary, identity } = arguments;
     let level = match level {
         VerifyLevel::Stored => Level::Stored,
         VerifyLevel::Content => Level::Content,
@@ -51,7 +52,8 @@ pub(super) async fn run(
     for located in &located {
         let binary = server_binary.clone().or_else(|| settings.server_binary(&located.source));
         let binary = binary.as_deref();
-        let verified = verify_one(located, level, binary, context);
+        let means = Means { level, server_binary: binary, identity, settings };
+        let verified = verify_one(located, means, context);
         match context.unless_ended(verified).await {
             Ok(verified) => report.backups.push(verified),
             Err(failure) if !*all || matches!(failure, Failure::Ended { .. }) => {
@@ -115,21 +117,32 @@ async fn meant(
     Ok(located)
 }
 
+/// How far to go, and what is needed for it.
+#[derive(Clone, Copy)]
+struct Means<'a> {
+    level: Level,
+    server_binary: Option<&'a std::path::Path>,
+    identity: &'a IdentityFrom,
+    settings: &'a Settings,
+}
+
 async fn verify_one(
     located: &Located,
-    level: Level,
-    server_binary: Option<&std::path::Path>,
+    means: Means<'_>,
     context: &Context,
 ) -> Result<VerifiedBackup, Failure> {
-    let Examined { evidence, findings, server } = match catalog::read_manifest(located).await {
-        Ok(manifest) => match level {
-            Level::Stored => stored(&*located.opened.store, &manifest).await?,
-            Level::Content => content(located, &manifest, context).await?,
-            Level::Load => load::run(located, &manifest, server_binary, context).await?,
-        },
-        Err(failure) => Examined { findings: vec![finding_of(failure)?], ..Examined::default() },
+    let Means { level, server_binary: _, identity: _, settings: _ } = means;
+    let (examined, is_encrypted) = match catalog::read_manifest(located).await {
+        Ok(manifest) => {
+            (examine(located, &manifest, means, context).await?, manifest.is_encrypted())
+        }
+        Err(failure) => {
+            (Examined { findings: vec![finding_of(failure)?], ..Examined::default() }, false)
+        }
     };
-    let event = Event::Verified(Verification { level, server, findings: findings.clone() });
+    let Examined { evidence, findings, server } = examined;
+    let noted = noted(&findings, level, is_encrypted);
+    let event = Event::Verified(Verification { level, server, findings: noted });
     if let Err(failure) = catalog::note(located, event, context).await {
         // Whoever verifies may have no right to write; the proof is a proof all the same.
         tracing::warn!("the result was not noted beside the backup: {}", chain(&failure));
@@ -145,6 +158,38 @@ async fn verify_one(
         findings,
         unjudged: None,
     })
+}
+
+async fn examine(
+    located: &Located,
+    manifest: &Manifest,
+    means: Means<'_>,
+    context: &Context,
+) -> Result<Examined, Failure> {
+    let Means { level, server_binary, identity, settings } = means;
+    match level {
+        Level::Stored => stored(&*located.opened.store, manifest).await,
+        Level::Content => {
+            let context = unlock(located, manifest, identity, settings, context).await?;
+            content(located, manifest, &context).await
+        }
+        Level::Load => {
+            let context = unlock(located, manifest, identity, settings, context).await?;
+            load::run(located, manifest, server_binary, &context).await
+        }
+    }
+}
+
+/// Findings as they may stand in the store. A digest or the words of a server tell of the content,
+/// so of an encrypted one only how many there were.
+fn noted(findings: &[String], level: Level, is_encrypted: bool) -> Vec<String> {
+    match level {
+        Level::Content | Level::Load if is_encrypted && !findings.is_empty() => vec![format!(
+            "{} findings, told to whoever verified only, for the backup is encrypted",
+            findings.len()
+        )],
+        Level::Stored | Level::Content | Level::Load => findings.to_vec(),
+    }
 }
 
 /// Sizes and checksums as the store tells them.
@@ -223,7 +268,16 @@ pub(super) async fn read_archive(
     let bar = context.progress.bar(name, Some(archive.stored_bytes()));
     let expectations = Expectations { slots: shard.slots.clone(), biggest_keys_max: 0 };
     let store = &*located.opened.store;
-    let plain = read_back(store, &located.backup, archive, Some(expectations), sink, &bar).await;
+    let plain = read_back(
+        store,
+        &context.identities,
+        &located.backup,
+        archive,
+        Some(expectations),
+        sink,
+        &bar,
+    )
+    .await;
     bar.finish();
     plain
 }
@@ -292,7 +346,16 @@ pub(super) async fn read_installation(
         Ok(())
     });
     let bar = context.progress.bar("installation", Some(manifest.installation.stored_bytes()));
-    let read = read_back(&*opened.store, backup, &manifest.installation, None, sink, &bar).await;
+    let read = read_back(
+        &*opened.store,
+        &context.identities,
+        backup,
+        &manifest.installation,
+        None,
+        sink,
+        &bar,
+    )
+    .await;
     bar.finish();
     read?;
     let text = std::mem::take(&mut *text.lock().unwrap_or_else(PoisonError::into_inner));

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{table::Table, text};
 use crate::domain::{
+    archive::Encryption,
     manifest::{Archive, Manifest, RdbCapture, ReplicationPoint, ShardManifest},
     rdb::{Checksum, Content, Facts},
     record::Record,
@@ -150,7 +151,11 @@ pub(super) fn write_facts(f: &mut fmt::Formatter<'_>, facts: &Facts) -> fmt::Res
 }
 
 fn write_archive(f: &mut fmt::Formatter<'_>, head: &str, archive: &Archive) -> fmt::Result {
-    writeln!(f, "{head} {}, {}", archive.name, archive.codec)?;
+    let encrypted = match archive.encryption {
+        Encryption::None => "",
+        Encryption::Age => ", encrypted by age",
+    };
+    writeln!(f, "{head} {}, {}{encrypted}", archive.name, archive.codec)?;
     let mut table = Table::default();
     for object in &archive.objects {
         table.row(["   ".to_owned(), object.key.to_string(), text::bytes(object.bytes)]);

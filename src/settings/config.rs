@@ -36,6 +36,8 @@ pub struct Config {
     /// When retention is applied.
     #[serde(default)]
     pub retention: Retention,
+    /// How encrypted backups are read. Who only takes backups must not have it.
+    pub encryption: Option<Decryption>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -46,6 +48,24 @@ pub enum Retention {
     Inline,
     /// By `prune` alone, where whoever takes backups may not delete.
     Separate,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Decryption {
+    /// An age identity file or an SSH private key, asked for only by verbs that read encrypted archives.
+    pub identity_from: SecretFrom,
+}
+
+/// Archives are encrypted by age after they were compressed. Each recipient can open them alone.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Encryption {
+    /// Public keys: `age1…`, or lines of SSH .pub files (ssh-ed25519, ssh-rsa).
+    #[serde(default)]
+    pub recipients: Vec<String>,
+    /// A file with a recipient in each line, read when a backup is taken.
+    pub recipients_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -72,6 +92,8 @@ pub struct Source {
     /// When a backup is suspect for what it no longer holds.
     #[serde(default)]
     pub shrink_guard: shrink_guard::Limit,
+    /// Without it the archives are in clear.
+    pub encryption: Option<Encryption>,
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::SecretFrom;
-use crate::domain::identity::{ScheduleName, SourceName, StoreName};
+use crate::domain::{
+    archive::{NotARecipient, NotAnIdentity},
+    identity::{ScheduleName, SourceName, StoreName},
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -50,18 +53,43 @@ pub enum Error {
         "--password-from takes the place of the password, env:NAME or file:PATH, not the password"
     )]
     PasswordFrom,
-    #[error("the environment variable {name} that should hold a password is not set")]
-    SecretVariable { name: String },
-    #[error("read the password file {}", path.display())]
+    #[error("the environment variable {name} that should hold the {what} is not set")]
+    SecretVariable { what: &'static str, name: String },
+    #[error("read the {what} file {}", path.display())]
     SecretFile {
+        what: &'static str,
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("the password file {} is larger than 64 KiB: is it the right file?", path.display())]
-    SecretSize { path: PathBuf },
-    #[error("the password from {} is empty", origin(.from))]
-    SecretEmpty { from: SecretFrom },
+    #[error("the {what} file {} is larger than 64 KiB: is it the right file?", path.display())]
+    SecretSize { what: &'static str, path: PathBuf },
+    #[error("the {what} from {} is empty", origin(.from))]
+    SecretEmpty { what: &'static str, from: SecretFrom },
+    #[error(
+        "--identity-from takes the place of the identity, env:NAME or file:PATH, not the identity"
+    )]
+    IdentityFrom,
+    #[error("read the identity from {}", origin(.from))]
+    Identity {
+        from: SecretFrom,
+        #[source]
+        source: NotAnIdentity,
+    },
+    #[error("read the recipients file {}", path.display())]
+    RecipientsFile {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{place}")]
+    Recipient {
+        place: String,
+        #[source]
+        source: NotARecipient,
+    },
+    #[error("the recipients file {} names nobody", path.display())]
+    NoRecipient { path: PathBuf },
 }
 
 impl Error {
@@ -100,8 +128,20 @@ impl Error {
             Self::SecretFile { .. } => {
                 "check the path, and that the user who runs redis-backup may read it"
             }
-            Self::SecretSize { .. } => "name a file that holds the password and nothing else",
-            Self::SecretEmpty { .. } => "fill it, or leave the password out if the server has none",
+            Self::SecretSize { .. } => "name a file that holds the secret and nothing else",
+            Self::SecretEmpty { .. } => "fill it, or leave it out where none is needed",
+            Self::IdentityFrom => {
+                "such as --identity-from file:/run/secrets/identity or --identity-from env:IDENTITY"
+            }
+            Self::Identity { .. } => {
+                "an identity is what `age-keygen` writes to a file, or an SSH private key without passphrase"
+            }
+            Self::RecipientsFile { .. } | Self::NoRecipient { .. } => {
+                "name a text file with a recipient in each line, which the user who runs redis-backup may read"
+            }
+            Self::Recipient { .. } => {
+                "a recipient is the public key that `age-keygen` prints (age1…), or the line of an SSH .pub file"
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! File, environment and flags become settings that are valid or do not exist. Connects to nothing.
 
 mod config;
+mod encryption;
 mod error;
 mod place;
 mod secret;
@@ -20,9 +21,9 @@ pub use self::{
     error::Error,
 };
 use crate::{
-    cli::{AdHocSource, Global, Place},
+    cli::{AdHocSource, Global, IdentityFrom, Place},
     domain::{
-        archive::Codec,
+        archive::{Codec, Identities, Recipients},
         capture::PrimaryUse,
         identity::{MANUAL, ScheduleName, SourceName, StoreName},
         retention::{self, Keep, Policy},
@@ -77,6 +78,8 @@ pub struct Source {
     pub captures_at_once: usize,
     pub skew_seconds_max: Option<u32>,
     pub shrink_guard: shrink_guard::Limit,
+    /// Who can open the archives; nobody means that they are in clear.
+    pub recipients: Recipients,
 }
 
 #[derive(Clone, Debug)]
@@ -227,9 +230,18 @@ impl Settings {
         name: &SourceName,
         environment: Environment<'_>,
     ) -> Result<Source, Error> {
-        let AdHocSource { source_url, password_from, tls_ca, tls_cert, tls_key, tls_server_name } =
-            flags;
+        let AdHocSource {
+            source_url,
+            password_from,
+            tls_ca,
+            tls_cert,
+            tls_key,
+            tls_server_name,
+            recipient,
+            recipients_file,
+        } = flags;
         let password_from = password_from.as_deref().map(secret::parse).transpose()?;
+        let recipients = encryption::of_flags(recipient, recipients_file.as_deref())?;
         let tls = config::Tls {
             ca_file: tls_ca.clone(),
             cert_file: tls_cert.clone(),
@@ -248,10 +260,33 @@ impl Settings {
             captures_at_once: None,
             skew_max_seconds: None,
             shrink_guard: shrink_guard::Limit::default(),
+            encryption: None,
         };
         check_source(&source)
             .map_err(|(_, finding)| Error::SourceUrl { name: name.clone(), finding })?;
-        resolve_source(name, &source, environment, None)
+        Ok(Source { recipients, ..resolve_source(name, &source, environment, None)? })
+    }
+
+    /// What opens encrypted archives, by the flags or else by the config; nothing where neither tells.
+    pub fn identities(
+        &self,
+        flags: &IdentityFrom,
+        environment: Environment<'_>,
+    ) -> Result<Identities, Error> {
+        let IdentityFrom { identity_from } = flags;
+        if !identity_from.is_empty() {
+            return encryption::identities_of_flags(identity_from, environment);
+        }
+        let Some(config::Decryption { identity_from }) = &self.config.encryption else {
+            return Ok(Identities::default());
+        };
+        encryption::identities(identity_from, environment).map_err(|error| match &self.file {
+            Some(file) => Error::Secret {
+                place: file.locate("encryption.identityFrom"),
+                source: Box::new(error),
+            },
+            None => error,
+        })
     }
 
     pub fn schedule(&self, name: &ScheduleName) -> Result<&Schedule, Error> {
@@ -348,6 +383,9 @@ fn check_source(source: &config::Source) -> Result<(), Finding> {
             "a share is 1 to 100 percent, or 0 to suspect nothing".to_owned(),
         ));
     }
+    if let Some(configured) = &source.encryption {
+        encryption::check(configured)?;
+    }
     if source.captures_at_once == Some(0) {
         return Err(("capturesAtOnce", "0 captures nothing; write 1 or more".to_owned()));
     }
@@ -423,7 +461,7 @@ fn resolve_source(
         .map_err(|error| Error::SourceUrl { name: name.clone(), finding: error.to_string() })?;
     let secret_of = |key: &str, auth: Option<&config::Auth>| {
         auth.and_then(|auth| auth.password_from.as_ref())
-            .map(|from| secret::read(from, environment))
+            .map(|from| secret::read(from, "password", environment))
             .transpose()
             .map_err(|error| match file {
                 Some(file) => Error::Secret {
@@ -449,6 +487,10 @@ fn resolve_source(
         None => access.clone(),
     };
     let Compression { codec, level } = source.compression;
+    let recipients = match &source.encryption {
+        Some(configured) => encryption::of_config(configured)?,
+        None => Recipients::default(),
+    };
     Ok(Source {
         name: name.clone(),
         url,
@@ -465,6 +507,7 @@ fn resolve_source(
             .unwrap_or(CAPTURES_AT_ONCE),
         skew_seconds_max: source.skew_max_seconds,
         shrink_guard: source.shrink_guard,
+        recipients,
     })
 }
 

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use super::{Environment, Error, SecretFrom};
 use crate::domain::secret::Secret;
 
-/// More than any password; a larger file is not one.
+/// More than any password or identity; a larger file is neither.
 const BYTES_MAX: u64 = 64 << 10;
 
 /// `env:NAME` or `file:PATH`.
@@ -18,15 +18,20 @@ pub(super) fn parse(text: &str) -> Result<SecretFrom, Error> {
     }
 }
 
-pub(super) fn read(from: &SecretFrom, environment: Environment<'_>) -> Result<Secret, Error> {
+/// `what` is the secret's name in errors.
+pub(super) fn read(
+    from: &SecretFrom,
+    what: &'static str,
+    environment: Environment<'_>,
+) -> Result<Secret, Error> {
     let text = match from {
         SecretFrom::Env(name) => {
-            environment(name).ok_or_else(|| Error::SecretVariable { name: name.clone() })?
+            environment(name).ok_or_else(|| Error::SecretVariable { what, name: name.clone() })?
         }
         SecretFrom::File(path) => {
-            let failed = |source| Error::SecretFile { path: path.clone(), source };
+            let failed = |source| Error::SecretFile { what, path: path.clone(), source };
             if fs::metadata(path).map_err(failed)?.len() > BYTES_MAX {
-                return Err(Error::SecretSize { path: path.clone() });
+                return Err(Error::SecretSize { what, path: path.clone() });
             }
             let mut text = fs::read_to_string(path).map_err(failed)?;
             if text.ends_with('\n') {
@@ -36,7 +41,7 @@ pub(super) fn read(from: &SecretFrom, environment: Environment<'_>) -> Result<Se
         }
     };
     if text.is_empty() {
-        Err(Error::SecretEmpty { from: from.clone() })
+        Err(Error::SecretEmpty { what, from: from.clone() })
     } else {
         Ok(Secret::new(text))
     }

@@ -117,6 +117,49 @@ fn each_mistake_is_named_with_its_place() {
 }
 
 #[test]
+fn recipients_are_checked_at_the_start_and_their_file_when_it_is_needed() {
+    let encrypted = |encryption: &str| {
+        parse(&GOOD.replace("primary: never", &format!("encryption: {encryption}")))
+    };
+    let finding = |encryption: &str| encrypted(encryption).unwrap_err().to_string();
+    let place = "redis-backup.yaml:11:17: sources.cache.encryption: it names nobody";
+    assert!(finding("{}").starts_with(place), "{}", finding("{}"));
+    let said = finding("{recipients: [age1nobody]}");
+    assert!(said.contains("sources.cache.encryption.recipients: recipient 1: "), "{said}");
+    assert!(finding("{recipient: [x]}").contains("did you mean `recipients`?"));
+
+    let name = "cache".parse().unwrap();
+    let settings = encrypted("{recipientsFile: tests/fixtures/keys/ed25519.pub}").unwrap();
+    let source = settings.source(&name, &no_environment).unwrap();
+    assert_eq!(source.recipients.len(), 1);
+    // A machine that only restores need not have it.
+    let settings = encrypted("{recipientsFile: /is/not/there}").unwrap();
+    let error = settings.source(&name, &no_environment).unwrap_err().to_string();
+    assert!(error.contains("read the recipients file /is/not/there"), "{error}");
+    let settings = encrypted("{recipientsFile: tests/fixtures/keys/ed25519}").unwrap();
+    let error = settings.source(&name, &no_environment).unwrap_err();
+    assert_eq!(error.to_string(), "tests/fixtures/keys/ed25519:1");
+}
+
+#[test]
+fn an_identity_is_read_only_when_it_is_asked_for() {
+    let text = format!("{GOOD}encryption: {{identityFrom: {{env: IDENTITY}}}}\n");
+    let settings = parse(&text).unwrap();
+    let none = IdentityFrom::default();
+    let error = settings.identities(&none, &no_environment).unwrap_err();
+    assert!(error.to_string().contains("encryption.identityFrom"), "{error}");
+    let environment = |name: &str| {
+        (name == "IDENTITY").then(|| include_str!("../../tests/fixtures/keys/x25519").to_owned())
+    };
+    assert!(!settings.identities(&none, &environment).unwrap().is_empty());
+    assert!(parse(GOOD).unwrap().identities(&none, &environment).unwrap().is_empty());
+    let flag = IdentityFrom { identity_from: vec!["AGE-SECRET-KEY-1HUNTER2".to_owned()] };
+    let error = settings.identities(&flag, &environment).unwrap_err();
+    assert!(matches!(error, Error::IdentityFrom), "{error}");
+    assert!(!format!("{error:?}").contains("HUNTER2"), "{error:?}");
+}
+
+#[test]
 fn a_missing_secret_is_named() {
     let settings = parse(GOOD).unwrap();
     let error = settings.source(&"sessions".parse().unwrap(), &no_environment).unwrap_err();

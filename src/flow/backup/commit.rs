@@ -17,6 +17,7 @@ use crate::{
     edge::store::{self, Store},
     failure::Failure,
     flow::{TOOL, catalog::Located, transfer::upload_bytes},
+    settings,
 };
 
 /// Later than this a sweep may take the archives for leftovers.
@@ -44,10 +45,12 @@ pub(super) async fn store_installation(
     let installation =
         Installation { version: installation::VERSION, backup, source, topology, shards: &shards };
     let plain = crate::flow::catalog::json(&installation)?;
-    let (codec, level) = (job.task.source.codec, job.task.source.level);
-    let key = catalog::installation_key(source, backup, codec, 0);
-    let object = upload_bytes(&*opened.store, key, codec, level, &plain).await?;
-    Ok(Archive { name: catalog::INSTALLATION.to_owned(), codec, objects: vec![object] })
+    let settings::Source { codec, level, recipients, .. } = &job.task.source;
+    let (codec, level, encryption) = (*codec, *level, recipients.encryption());
+    let key = catalog::installation_key(source, backup, (codec, encryption), 0);
+    let object = upload_bytes(&*opened.store, key, codec, level, recipients, &plain).await?;
+    let name = catalog::INSTALLATION.to_owned();
+    Ok(Archive { name, codec, encryption, objects: vec![object] })
 }
 
 /// The manifest, once the store has confirmed every object that it names.

@@ -293,6 +293,16 @@ async fn store_archives(
     Ok(Stored { manifest, plain_bytes, warnings })
 }
 
+/// What the store may be told. Where an RDB is broken is a matter of its content, its checksum above all.
+fn error_text(failure: &Failure, source: &settings::Source) -> String {
+    let is_of_the_content = matches!(failure, Failure::CapturedRdb { .. });
+    if is_of_the_content && !source.recipients.is_empty() {
+        failure.to_string()
+    } else {
+        chain(failure)
+    }
+}
+
 async fn record_run(
     task: &Task,
     opened: &Opened,
@@ -304,7 +314,7 @@ async fn record_run(
     let (exit, error) = match result {
         Ok(BackedUp { suspect: Some(suspicion), .. }) => (Exit::Suspect, Some(suspicion.clone())),
         Ok(_) => (Exit::Done, None),
-        Err(failure) => (failure.exit(), Some(chain(failure))),
+        Err(failure) => (failure.exit(), Some(error_text(failure, &task.source))),
     };
     let run = Run {
         version: record::VERSION,

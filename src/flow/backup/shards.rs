@@ -253,8 +253,9 @@ async fn capture_from(
         snapshot.length_hint().or(about_bytes),
     );
     let codec = job.task.source.codec;
+    let encryption = job.task.source.recipients.encryption();
     let key_of = |index| {
-        catalog::archive_key(source, backup, plan.shard, DUMP, codec, index)
+        catalog::archive_key(source, backup, plan.shard, DUMP, (codec, encryption), index)
             .map_err(|error| Failure::Usage { finding: error.to_string(), hint: String::new() })
     };
     let expectations = Expectations { slots: plan.slots.clone(), biggest_keys_max: BIGGEST_KEYS };
@@ -262,6 +263,7 @@ async fn capture_from(
         expectations: &expectations,
         codec,
         level: job.task.source.level,
+        recipients: &job.task.source.recipients,
         spool: job.spool,
         store: &*opened.store,
         budget,
@@ -282,7 +284,7 @@ async fn capture_from(
                 replication: point,
                 content,
             }),
-            archives: vec![Archive { name: DUMP.to_owned(), codec, objects }],
+            archives: vec![Archive { name: DUMP.to_owned(), codec, encryption, objects }],
         },
         installation: InstallationShard {
             shard: plan.shard,

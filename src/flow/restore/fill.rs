@@ -72,7 +72,8 @@ async fn write(
     let Located { opened, source: _, backup } = located;
     let name = format!("shard {} {}", wanted.shard.shard, wanted.archive.name);
     let bar = context.progress.bar(name, Some(wanted.archive.stored_bytes()));
-    let unpacked = unpack(&*opened.store, backup, &wanted.archive, sink, &bar).await;
+    let unpacked =
+        unpack(&*opened.store, &context.identities, backup, &wanted.archive, sink, &bar).await;
     bar.finish();
     unpacked?;
     let seal = tokio::task::spawn_blocking(move || {

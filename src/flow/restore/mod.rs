@@ -11,6 +11,7 @@ use self::target::Wanted;
 use super::{
     Context,
     catalog::{self, Newest},
+    unlock::unlock,
 };
 use crate::{
     cli::{Restore, Which},
@@ -47,6 +48,9 @@ pub(super) async fn run(
     let locate = catalog::locate(&which, Newest::Good, place_of, settings, context);
     let located = context.unless_ended(locate).await?;
     let manifest = context.unless_ended(catalog::read_manifest(&located)).await?;
+    let identity = &arguments.identity;
+    let unlock = unlock(&located, &manifest, identity, settings, context);
+    let context = &context.unless_ended(unlock).await?;
     let wanted = context.unless_ended(target::want(arguments, &manifest, context)).await?;
     if arguments.dry_run {
         return plan(arguments, &manifest, &wanted);

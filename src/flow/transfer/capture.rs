@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     domain::{
-        archive::{self, Codec, Encoder},
+        archive::{self, Codec, Encoder, Recipients},
         catalog::Key,
         digest::{Digester, Digests},
         manifest::Object,
@@ -43,6 +43,8 @@ pub(crate) struct Pipeline<'a> {
     pub(crate) expectations: &'a Expectations,
     pub(crate) codec: Codec,
     pub(crate) level: i32,
+    /// Who will be able to read the archive; nobody means everybody.
+    pub(crate) recipients: &'a Recipients,
     pub(crate) spool: &'a spool::Limits,
     pub(crate) store: &'a dyn Store,
     pub(crate) budget: &'a Budget,
@@ -67,7 +69,8 @@ pub(crate) async fn capture(
     bar: &Bar,
     ended: impl Future<Output = Failure>,
 ) -> Result<Captured, Failure> {
-    let Pipeline { expectations, codec, level, spool, store, budget, key_of } = pipeline;
+    let Pipeline { expectations, codec, level, recipients, spool, store, budget, key_of } =
+        pipeline;
     let (filled, mut to_encode) = mpsc::channel::<BytesMut>(CHUNKS);
     let (emptied, mut to_fill) = mpsc::channel::<BytesMut>(CHUNKS);
     for _ in 0..CHUNKS {
@@ -78,10 +81,7 @@ pub(crate) async fn capture(
     let mut encoding = Encoding {
         scanner: Scanner::new(expectations),
         plain: Digester::default(),
-        encoder: Encoder::new(codec, level).map_err(|source| Failure::Archive {
-            attempt: "begin an archive".to_owned(),
-            source,
-        })?,
+        encoder: Encoder::new(codec, level, recipients).map_err(unbegun)?,
         stored: Stored {
             spool: spool_writer,
             digester: Digester::default(),
@@ -138,6 +138,10 @@ pub(crate) async fn capture(
     }
     let ((), (scanned, plain), objects) = done?;
     Ok(Captured { scanned, plain, objects })
+}
+
+fn unbegun(source: archive::Error) -> Failure {
+    Failure::Archive { attempt: "begin an archive".to_owned(), source }
 }
 
 /// The processor's part of the pipeline.

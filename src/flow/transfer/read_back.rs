@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     domain::{
-        archive::{self, Decoder},
+        archive::{self, Decoder, Identities},
         digest::{Digester, Digests},
         identity::BackupId,
         manifest::{Archive, Object},
@@ -37,6 +37,7 @@ pub(crate) struct Plain {
 /// archive does, and the RDB must be sound when `scan` asks for it.
 pub(crate) async fn read_back(
     store: &dyn Store,
+    identities: &Identities,
     backup: &BackupId,
     archive: &Archive,
     scan: Option<Expectations>,
@@ -44,13 +45,14 @@ pub(crate) async fn read_back(
     bar: &Bar,
 ) -> Result<Plain, Failure> {
     let consume = move |plain| consume(plain, scan.as_ref(), sink);
-    unpack_into(store, backup, archive, consume, bar).await
+    unpack_into(store, identities, backup, archive, consume, bar).await
 }
 
 /// Reads all objects of `archive` for a sink whose bytes are checked where they end up: here only
 /// the stored digests must match, and the codec must end where the archive does.
 pub(crate) async fn unpack(
     store: &dyn Store,
+    identities: &Identities,
     backup: &BackupId,
     archive: &Archive,
     mut sink: Sink,
@@ -62,11 +64,12 @@ pub(crate) async fn unpack(
         }
         Ok(())
     };
-    unpack_into(store, backup, archive, consume, bar).await
+    unpack_into(store, identities, backup, archive, consume, bar).await
 }
 
 async fn unpack_into<T: Send + 'static>(
     store: &dyn Store,
+    identities: &Identities,
     backup: &BackupId,
     archive: &Archive,
     consume: impl FnOnce(mpsc::Receiver<Vec<u8>>) -> Result<T, Error> + Send + 'static,
@@ -74,9 +77,8 @@ async fn unpack_into<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let (stored_sender, stored) = mpsc::channel(WAITING_MAX);
     let (plain_sender, plain) = mpsc::channel(WAITING_MAX);
-    let decoding = Decoding::new(archive, plain_sender).map_err(|source| Failure::Archive {
-        attempt: format!("decode {} of {backup}", archive.name),
-        source,
+    let decoding = Decoding::new(archive, identities, plain_sender).map_err(|source| {
+        Failure::Archive { attempt: format!("decode {} of {backup}", archive.name), source }
     })?;
 
     let download = download(store, backup, archive, stored_sender, bar);
@@ -188,16 +190,22 @@ struct Decoding {
 }
 
 impl Decoding {
-    fn new(archive: &Archive, plain: mpsc::Sender<Vec<u8>>) -> Result<Self, archive::Error> {
+    fn new(
+        archive: &Archive,
+        identities: &Identities,
+        plain: mpsc::Sender<Vec<u8>>,
+    ) -> Result<Self, archive::Error> {
         Ok(Self {
             objects: archive.objects.clone(),
-            decoder: Decoder::new(archive.codec)?,
+            decoder: Decoder::new(archive.codec, archive.encryption, identities)?,
             plain,
             piece: Vec::with_capacity(PIECE_BYTES),
         })
     }
 
     fn run(mut self, mut stored: mpsc::Receiver<Piece>) -> Result<(), Error> {
+        // Bytes that the store changed look as if another identity were needed: the digest decides.
+        let mut unopened = None;
         for object in std::mem::take(&mut self.objects) {
             let mut digester = Digester::default();
             loop {
@@ -208,33 +216,42 @@ impl Decoding {
                             let finding = format!("is longer than its {} bytes", object.bytes);
                             return Err(Error::Object { object: Box::new(object), finding });
                         }
-                        self.decode(&bytes)?;
+                        if unopened.is_some() {
+                            continue;
+                        }
+                        match self.decode(&bytes) {
+                            Err(Error::Decode(error)) if error.is_of_the_identity() => {
+                                unopened = Some(error);
+                            }
+                            decoded => decoded?,
+                        }
                     }
                     Some(Piece::EndOfObject) => break,
                     None => return Err(Error::Neighbour),
                 }
             }
             compare(object, digester.finish())?;
+            if let Some(error) = unopened.take() {
+                return Err(error.into());
+            }
         }
-        self.flush()?;
-        self.decoder.finish()?;
-        Ok(())
+        let Self { objects: _, decoder, plain, mut piece } = self;
+        decoder.finish(|bytes| collect(&plain, &mut piece, bytes))?;
+        hand_on(&plain, &mut piece)
     }
 
     fn decode(&mut self, stored: &[u8]) -> Result<(), Error> {
         let Self { objects: _, decoder, plain, piece } = self;
-        decoder.feed(stored, |bytes| {
-            if piece.len() + bytes.len() > PIECE_BYTES {
-                hand_on(plain, piece)?;
-            }
-            piece.extend_from_slice(bytes);
-            Ok::<_, Error>(())
-        })
+        decoder.feed(stored, |bytes| collect(plain, piece, bytes))
     }
+}
 
-    fn flush(&mut self) -> Result<(), Error> {
-        hand_on(&self.plain, &mut self.piece)
+fn collect(plain: &mpsc::Sender<Vec<u8>>, piece: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Error> {
+    if piece.len() + bytes.len() > PIECE_BYTES {
+        hand_on(plain, piece)?;
     }
+    piece.extend_from_slice(bytes);
+    Ok(())
 }
 
 fn hand_on(plain: &mpsc::Sender<Vec<u8>>, piece: &mut Vec<u8>) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, watch};
 use super::{Budget, OBJECT_BYTES_MAX};
 use crate::{
     domain::{
-        archive::{Codec, Encoder},
+        archive::{Codec, Encoder, Recipients},
         catalog::Key,
         digest::{Digester, Digests},
         manifest::Object,
@@ -145,11 +145,12 @@ pub(crate) async fn upload_bytes(
     key: Key,
     codec: Codec,
     level: i32,
+    recipients: &Recipients,
     plain: &[u8],
 ) -> Result<Object, Failure> {
     let failed = |source| Failure::Archive { attempt: format!("encode {key}"), source };
     let mut stored = Vec::new();
-    let mut encoder = Encoder::new(codec, level).map_err(failed)?;
+    let mut encoder = Encoder::new(codec, level, recipients).map_err(failed)?;
     encoder.feed(plain, &mut stored).map_err(failed)?;
     encoder.finish(&mut stored).map_err(failed)?;
     let mut digester = Digester::default();

@@ -7,6 +7,7 @@ use clap::Parser as _;
 use jiff::{SignedDuration, Timestamp};
 use redis_backup::{
     cli::{Cli, OutputForm},
+    domain::archive::Identities,
     edge::store::{Fault, Flaky, Memory, Operation, Store},
     failure::{Exit, Failure, chain},
     flow::{self, Context},
@@ -79,6 +80,7 @@ pub(super) fn context(
         signal,
         progress: Progress::quiet(),
         over_store: Arc::new(move |_| Arc::clone(&store)),
+        identities: Identities::default(),
     }
 }
 

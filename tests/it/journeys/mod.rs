@@ -5,6 +5,7 @@
 mod access;
 mod cluster;
 mod directory;
+mod encrypted;
 mod files;
 mod interrupted;
 mod resumed;

@@ -1,4 +1,4 @@
-//! How captured bytes become stored bytes and back. Sees chunks; never opens a file.
+//! Compression in either direction. Sees chunks; never opens a file.
 
 use std::{fmt, io};
 
@@ -6,6 +6,8 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zstd::stream::raw::{InBuffer, Operation as _, OutBuffer};
+
+use super::Error;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -56,50 +58,24 @@ impl fmt::Display for Codec {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("compress by {codec}")]
-    Encode {
-        codec: Codec,
-        #[source]
-        source: io::Error,
-    },
-    #[error("decompress by {codec}")]
-    Decode {
-        codec: Codec,
-        #[source]
-        source: io::Error,
-    },
-    #[error("decompress by {codec}: the archive ends before its last frame does")]
-    Truncated { codec: Codec },
-    #[error("decompress by {codec}: {bytes} bytes follow the end of the archive")]
-    Trailing { codec: Codec, bytes: usize },
-}
-
 /// Room that one step of a codec gets for its output.
 const STEP_BYTES: usize = 128 << 10;
 
 /// RFC 1952's window, the largest that there is.
 const GZIP_WINDOW_BITS: u8 = 15;
 
-/// Plain bytes in, stored bytes out.
-pub struct Encoder(EncoderState);
+/// Plain bytes in, packed bytes out.
+pub(super) struct Packer(PackerState);
 
-enum EncoderState {
+enum PackerState {
     Zstd(zstd::stream::raw::Encoder<'static>),
     Gzip(Box<Compress>),
     None,
 }
 
-impl fmt::Debug for Encoder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Encoder({})", self.codec())
-    }
-}
-
-impl Encoder {
+impl Packer {
     /// `level` must be one of [`Codec::levels`].
-    pub fn new(codec: Codec, level: i32) -> Result<Self, Error> {
+    pub(super) fn new(codec: Codec, level: i32) -> Result<Self, Error> {
         Ok(Self(match codec {
             Codec::Zstd => {
                 let failed = |source| Error::Encode { codec, source };
@@ -107,36 +83,36 @@ impl Encoder {
                 encoder
                     .set_parameter(zstd::stream::raw::CParameter::ChecksumFlag(true))
                     .map_err(failed)?;
-                EncoderState::Zstd(encoder)
+                PackerState::Zstd(encoder)
             }
-            Codec::Gzip => EncoderState::Gzip(Box::new(Compress::new_gzip(
+            Codec::Gzip => PackerState::Gzip(Box::new(Compress::new_gzip(
                 Compression::new(level.unsigned_abs()),
                 GZIP_WINDOW_BITS,
             ))),
-            Codec::None => EncoderState::None,
+            Codec::None => PackerState::None,
         }))
     }
 
-    fn codec(&self) -> Codec {
+    pub(super) fn codec(&self) -> Codec {
         match &self.0 {
-            EncoderState::Zstd(_) => Codec::Zstd,
-            EncoderState::Gzip(_) => Codec::Gzip,
-            EncoderState::None => Codec::None,
+            PackerState::Zstd(_) => Codec::Zstd,
+            PackerState::Gzip(_) => Codec::Gzip,
+            PackerState::None => Codec::None,
         }
     }
 
     /// Appends to `stored` what `plain` becomes; some of it may come with a later call.
-    pub fn feed(&mut self, plain: &[u8], stored: &mut Vec<u8>) -> Result<(), Error> {
+    pub(super) fn feed(&mut self, plain: &[u8], stored: &mut Vec<u8>) -> Result<(), Error> {
         let codec = self.codec();
         let failed = |source| Error::Encode { codec, source };
         match &mut self.0 {
-            EncoderState::Zstd(encoder) => {
+            PackerState::Zstd(encoder) => {
                 let mut input = InBuffer::around(plain);
                 while input.pos() < plain.len() {
                     append(stored, |output| encoder.run(&mut input, output)).map_err(failed)?;
                 }
             }
-            EncoderState::Gzip(encoder) => {
+            PackerState::Gzip(encoder) => {
                 let mut rest = plain;
                 while !rest.is_empty() {
                     let before = encoder.total_in();
@@ -147,20 +123,20 @@ impl Encoder {
                     rest = &rest[consumed(before, encoder.total_in())..];
                 }
             }
-            EncoderState::None => stored.extend_from_slice(plain),
+            PackerState::None => stored.extend_from_slice(plain),
         }
         Ok(())
     }
 
     /// Appends the rest to `stored`.
-    pub fn finish(mut self, stored: &mut Vec<u8>) -> Result<(), Error> {
+    pub(super) fn finish(mut self, stored: &mut Vec<u8>) -> Result<(), Error> {
         let codec = self.codec();
         let failed = |source| Error::Encode { codec, source };
         match &mut self.0 {
-            EncoderState::Zstd(encoder) => {
+            PackerState::Zstd(encoder) => {
                 while append(stored, |output| encoder.finish(output, true)).map_err(failed)? > 0 {}
             }
-            EncoderState::Gzip(encoder) => loop {
+            PackerState::Gzip(encoder) => loop {
                 stored.reserve(STEP_BYTES);
                 let status = encoder
                     .compress_vec(&[], stored, FlushCompress::Finish)
@@ -169,54 +145,48 @@ impl Encoder {
                     break;
                 }
             },
-            EncoderState::None => {}
+            PackerState::None => {}
         }
         Ok(())
     }
 }
 
-/// Stored bytes in, plain bytes out, a limited piece at a time however well they were compressed.
-pub struct Decoder {
-    state: DecoderState,
+/// Packed bytes in, plain bytes out, a limited piece at a time however well they were compressed.
+pub(super) struct Unpacker {
+    state: UnpackerState,
     /// Whether the last byte seen ended a frame.
     ended: bool,
 }
 
-enum DecoderState {
+enum UnpackerState {
     Zstd(zstd::stream::raw::Decoder<'static>),
     Gzip(Box<Decompress>),
     None,
 }
 
-impl fmt::Debug for Decoder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Decoder({})", self.codec())
-    }
-}
-
-impl Decoder {
-    pub fn new(codec: Codec) -> Result<Self, Error> {
+impl Unpacker {
+    pub(super) fn new(codec: Codec) -> Result<Self, Error> {
         let state = match codec {
-            Codec::Zstd => DecoderState::Zstd(
+            Codec::Zstd => UnpackerState::Zstd(
                 zstd::stream::raw::Decoder::new()
                     .map_err(|source| Error::Decode { codec, source })?,
             ),
-            Codec::Gzip => DecoderState::Gzip(Box::new(Decompress::new_gzip(GZIP_WINDOW_BITS))),
-            Codec::None => DecoderState::None,
+            Codec::Gzip => UnpackerState::Gzip(Box::new(Decompress::new_gzip(GZIP_WINDOW_BITS))),
+            Codec::None => UnpackerState::None,
         };
         Ok(Self { state, ended: codec == Codec::None })
     }
 
-    fn codec(&self) -> Codec {
+    pub(super) fn codec(&self) -> Codec {
         match &self.state {
-            DecoderState::Zstd(_) => Codec::Zstd,
-            DecoderState::Gzip(_) => Codec::Gzip,
-            DecoderState::None => Codec::None,
+            UnpackerState::Zstd(_) => Codec::Zstd,
+            UnpackerState::Gzip(_) => Codec::Gzip,
+            UnpackerState::None => Codec::None,
         }
     }
 
     /// Hands the plain bytes of `stored` to `sink` in pieces of at most 128 KiB.
-    pub fn feed<E: From<Error>>(
+    pub(super) fn feed<E: From<Error>>(
         &mut self,
         stored: &[u8],
         mut sink: impl FnMut(&[u8]) -> Result<(), E>,
@@ -225,7 +195,7 @@ impl Decoder {
         let failed = |source| Error::Decode { codec, source };
         let mut piece = Vec::with_capacity(STEP_BYTES);
         match &mut self.state {
-            DecoderState::Zstd(decoder) => {
+            UnpackerState::Zstd(decoder) => {
                 let mut input = InBuffer::around(stored);
                 // A full piece may leave more inside the decoder, unless its frame ended.
                 while input.pos() < stored.len() || (piece.len() == STEP_BYTES && !self.ended) {
@@ -236,7 +206,7 @@ impl Decoder {
                     sink(&piece)?;
                 }
             }
-            DecoderState::Gzip(decoder) => {
+            UnpackerState::Gzip(decoder) => {
                 let mut rest = stored;
                 while !rest.is_empty() || (piece.len() == STEP_BYTES && !self.ended) {
                     if self.ended {
@@ -252,13 +222,13 @@ impl Decoder {
                     sink(&piece)?;
                 }
             }
-            DecoderState::None => stored.chunks(STEP_BYTES).try_for_each(sink)?,
+            UnpackerState::None => stored.chunks(STEP_BYTES).try_for_each(sink)?,
         }
         Ok(())
     }
 
     /// Says whether the bytes ended where the archive does.
-    pub fn finish(self) -> Result<(), Error> {
+    pub(super) fn finish(self) -> Result<(), Error> {
         if self.ended { Ok(()) } else { Err(Error::Truncated { codec: self.codec() }) }
     }
 }
@@ -278,94 +248,4 @@ fn append(
 /// Both totals come from one run of a codec over a slice, so their difference fits it.
 fn consumed(before: u64, after: u64) -> usize {
     usize::try_from(after - before).unwrap_or(usize::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const CODECS: [Codec; 3] = [Codec::Zstd, Codec::Gzip, Codec::None];
-
-    fn encode(codec: Codec, plain: &[u8], chunk: usize) -> Vec<u8> {
-        let mut encoder = Encoder::new(codec, codec.default_level()).unwrap();
-        let mut stored = Vec::new();
-        plain.chunks(chunk).for_each(|chunk| encoder.feed(chunk, &mut stored).unwrap());
-        encoder.finish(&mut stored).unwrap();
-        stored
-    }
-
-    fn decode(codec: Codec, stored: &[u8], chunk: usize) -> Result<Vec<u8>, Error> {
-        let mut decoder = Decoder::new(codec)?;
-        let mut plain = Vec::new();
-        for chunk in stored.chunks(chunk) {
-            decoder.feed(chunk, |piece| {
-                assert!(piece.len() <= STEP_BYTES);
-                plain.extend_from_slice(piece);
-                Ok::<_, Error>(())
-            })?;
-        }
-        decoder.finish()?;
-        Ok(plain)
-    }
-
-    proptest! {
-        #[test]
-        fn what_goes_in_comes_out(
-            seed in proptest::collection::vec(any::<u8>(), 0..300),
-            repeat in 1_usize..3000,
-            chunk_in in 1_usize..200_000,
-            chunk_out in 1_usize..200_000,
-        ) {
-            let plain = seed.repeat(repeat);
-            for codec in CODECS {
-                let stored = encode(codec, &plain, chunk_in);
-                prop_assert_eq!(&decode(codec, &stored, chunk_out).unwrap(), &plain);
-            }
-        }
-    }
-
-    #[test]
-    fn a_bomb_comes_out_in_small_pieces() {
-        let plain = vec![0; 64 << 20];
-        for codec in CODECS {
-            let stored = encode(codec, &plain, 1 << 20);
-            assert_eq!(decode(codec, &stored, usize::MAX).unwrap().len(), plain.len(), "{codec}");
-        }
-    }
-
-    #[test]
-    fn a_truncated_archive_is_an_error() {
-        let plain: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
-        for codec in [Codec::Zstd, Codec::Gzip] {
-            let stored = encode(codec, &plain, 1 << 20);
-            for length in (0..stored.len()).step_by(997).chain([stored.len() - 1]) {
-                let decoded = decode(codec, &stored[..length], 4096);
-                assert!(decoded.is_err(), "{codec} cut to {length} of {} bytes", stored.len());
-            }
-        }
-    }
-
-    #[test]
-    fn bytes_behind_the_end_are_an_error() {
-        for codec in [Codec::Zstd, Codec::Gzip] {
-            let mut stored = encode(codec, b"redis", 10);
-            stored.extend_from_slice(b"garbage");
-            assert!(decode(codec, &stored, 1 << 20).is_err(), "{codec}");
-        }
-    }
-
-    #[test]
-    fn the_fields_own_tools_read_it() {
-        use std::io::Read as _;
-
-        let plain = b"redis".repeat(100_000);
-        let zstd = zstd::stream::decode_all(&encode(Codec::Zstd, &plain, 1000)[..]).unwrap();
-        assert_eq!(zstd, plain);
-        let stored = encode(Codec::Gzip, &plain, 1000);
-        let mut gzip = Vec::new();
-        flate2::read::GzDecoder::new(&stored[..]).read_to_end(&mut gzip).unwrap();
-        assert_eq!(gzip, plain);
-    }
 }
