@@ -39,6 +39,9 @@ const SOURCE: &str = "bench";
 /// Names a WAL-G for Redis, where there is one to compare with.
 const WAL_G: &str = "WAL_G";
 
+/// A public key of age.
+const RECIPIENT: &str = include_str!("../../tests/fixtures/keys/x25519.pub");
+
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let is_large = arguments.iter().any(|argument| argument == "--large");
@@ -124,13 +127,17 @@ impl Bench {
 
     /// Turn by turn, so that whatever else the machine does meets all of them.
     fn capture(&self, rounds: usize) -> Result<Vec<Row>> {
-        let (mut ours, mut null, mut zstd) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ours, mut sealed, mut null, mut zstd) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (wal_g, mut wal_g_runs) = (env::var_os(WAL_G), Vec::new());
         let (redis_cli, stored) = (&self.redis_cli, self.path("stored.zst"));
         for _ in 0..rounds {
             null.push(shell(&format!("exec {redis_cli} --rdb - >/dev/null 2>&1"))?);
             self.rest()?;
             ours.push(run(&mut self.backup(&self.path("store").display().to_string()))?);
+            self.rest()?;
+            let mut encrypted = self.backup(&self.path("sealed").display().to_string());
+            sealed.push(run(encrypted.args(["--recipient", RECIPIENT.trim()]))?);
             self.rest()?;
             let stored = stored.display();
             zstd.push(shell(&format!("{redis_cli} --rdb - 2>/dev/null | zstd -q -1 >{stored}"))?);
@@ -140,9 +147,11 @@ impl Bench {
                 self.rest()?;
             }
         }
+        fs::remove_dir_all(self.path("sealed"))?;
         println!("backup {} · redis-cli {}", spread(&ours), spread(&null));
+        println!("backup, encrypted {}", spread(&sealed));
         println!("redis-cli | zstd {}", spread(&zstd));
-        let pairs = |others: &[Usage]| {
+        let pairs = |ours: &[Usage], others: &[Usage]| {
             median(ours.iter().zip(others).map(|(ours, other)| ours.seconds / other.seconds))
         };
         let processor = |runs: &[Usage]| median(runs.iter().map(|run| run.processor_seconds));
@@ -160,14 +169,21 @@ impl Bench {
         let rows = [
             Row {
                 what: "`backup` into a directory ÷ `redis-cli --rdb - >/dev/null`",
-                measured: pairs(&null),
+                measured: pairs(&ours, &null),
                 target: Target::AtMost(1.10),
                 unit: "×",
                 detail: format!("{} and {}", times(&ours), times(&null)),
             },
             Row {
+                what: "`backup` with encryption ÷ `redis-cli --rdb - >/dev/null`",
+                measured: pairs(&sealed, &null),
+                target: Target::AtMost(1.15),
+                unit: "×",
+                detail: format!("{} and {}", times(&sealed), times(&null)),
+            },
+            Row {
                 what: "`backup` into a directory ÷ `redis-cli --rdb - | zstd -1 >file`",
-                measured: pairs(&zstd),
+                measured: pairs(&ours, &zstd),
                 target: Target::AtMost(1.0),
                 unit: "×",
                 detail: format!("{} and {}", times(&ours), times(&zstd)),
@@ -180,6 +196,7 @@ impl Bench {
                 detail: format!("{:.1} s and {:.1} s", processor(&ours), processor(&zstd)),
             },
             memory("highest resident memory of `backup` into a directory", &ours),
+            memory("highest resident memory of `backup` with encryption", &sealed),
         ];
         Ok(rows.into_iter().chain(beside_wal_g).collect())
     }
