@@ -1,5 +1,5 @@
 //! Encryption by age, <https://age-encryption.org/v1>: who can open an archive, and its bytes in either direction.
-//! Never tells a key; the random file key of each archive is drawn inside the age crate.
+//! Never tells a key. The one place in the domain where chance enters: age itself draws each archive's file key.
 
 use std::{
     collections::BTreeMap,

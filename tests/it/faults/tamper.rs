@@ -106,6 +106,7 @@ fn a_manifest_that_was_edited_is_noticed_and_never_restored() {
         ("no object", edit("/shards/0/archives/0/objects", serde_json::json!([]))),
         ("no shard", edit("/shards", serde_json::json!([]))),
         ("codec", edit("/shards/0/archives/0/codec", "gzip".into())),
+        ("encryption", edit("/shards/0/archives/0/encryption", "age".into())),
         ("source", edit("/source", "another".into())),
     ];
     let dir = data_dir();

@@ -53,6 +53,20 @@ fn back_up(tool: &Tool, server: &Server, recipients: &[&str]) -> String {
     report["backups"][0]["backup"].as_str().unwrap().to_owned()
 }
 
+/// Said to be in clear, an encrypted archive is no archive.
+#[test]
+fn an_encrypted_backup_whose_manifest_denies_it_is_broken() {
+    let version = Version::usual();
+    let (server, _source) = filled(&version, 87);
+    let tool = Tool::new(&version);
+    let backup = back_up(&tool, &server, &["x25519"]);
+    let path = tool.store().join(format!("journey/manifests/{backup}.json"));
+    let manifest = fs::read_to_string(&path).unwrap();
+    fs::write(&path, manifest.replace("\"encryption\": \"age\"", "\"encryption\": \"none\""))
+        .unwrap();
+    tool.fails("verify", &[backup.as_str()], 20);
+}
+
 /// What a store holds, without the archives that are named encrypted, has no key's name and no plain digest.
 fn assert_nothing_in_clear(store: &Path, plain: &[&str]) {
     let mut encrypted = 0;
@@ -239,7 +253,8 @@ fn damaged_ciphertext_is_a_broken_backup_also_where_it_looks_like_another_key() 
         let share = whole.windows(3).position(|bytes| bytes == b"-> ").unwrap() + 20;
         for at in [0, share, whole.len() / 2, whole.len() - 1] {
             let mut damaged = whole.clone();
-            damaged[at] ^= 1;
+            // Still a letter of base64, so that the header can be read.
+            damaged[at] = if whole[at] == b'A' { b'B' } else { b'A' };
             fs::write(&object, damaged).unwrap();
             let run = tool.run("verify", &[&backup, "--identity-from", &by]);
             assert_eq!(run.exit, Some(20), "{part} at {at}: {run:#?}");
