@@ -2,11 +2,42 @@
 
 use std::{fs, io::Read as _, path::Path};
 
-use super::{Environment, Error, Finding, SecretFrom, config::Encryption, secret};
-use crate::domain::archive::{Identities, NotARecipient, Recipients};
+use super::{
+    Environment, Error, Finding, SecretFrom, Settings,
+    config::{Decryption, Encryption},
+    secret,
+};
+use crate::{
+    cli::IdentityFrom,
+    domain::archive::{Identities, NotARecipient, Recipients},
+};
 
 /// Thousands of recipients.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+
+impl Settings {
+    /// What opens encrypted archives, by the flags or else by the config; nothing where neither tells.
+    pub fn identities(
+        &self,
+        flags: &IdentityFrom,
+        environment: Environment<'_>,
+    ) -> Result<Identities, Error> {
+        let IdentityFrom { identity_from } = flags;
+        if !identity_from.is_empty() {
+            return identities_of_flags(identity_from, environment);
+        }
+        let Some(Decryption { identity_from }) = &self.config.encryption else {
+            return Ok(Identities::default());
+        };
+        identities(identity_from, environment).map_err(|error| match &self.file {
+            Some(file) => Error::Secret {
+                place: file.locate("encryption.identityFrom"),
+                source: Box::new(error),
+            },
+            None => error,
+        })
+    }
+}
 
 /// What the config file itself can tell: the files that it names need not be on every machine.
 pub(super) fn check(encryption: &Encryption) -> Result<(), Finding> {
@@ -65,7 +96,7 @@ fn read(path: &Path) -> Result<String, Error> {
     Ok(text)
 }
 
-pub(super) fn identities_of_flags(
+fn identities_of_flags(
     flags: &[String],
     environment: Environment<'_>,
 ) -> Result<Identities, Error> {
@@ -77,10 +108,7 @@ pub(super) fn identities_of_flags(
     Ok(all)
 }
 
-pub(super) fn identities(
-    from: &SecretFrom,
-    environment: Environment<'_>,
-) -> Result<Identities, Error> {
+fn identities(from: &SecretFrom, environment: Environment<'_>) -> Result<Identities, Error> {
     let text = secret::read(from, "identity", environment)?;
     Identities::parse(text.expose())
         .map_err(|source| Error::Identity { from: from.clone(), source })

@@ -21,9 +21,9 @@ pub use self::{
     error::Error,
 };
 use crate::{
-    cli::{AdHocSource, Global, IdentityFrom, Place},
+    cli::{AdHocSource, Global, Place},
     domain::{
-        archive::{Codec, Identities, Recipients},
+        archive::{Codec, Recipients},
         capture::PrimaryUse,
         identity::{MANUAL, ScheduleName, SourceName, StoreName},
         retention::{self, Keep, Policy},
@@ -265,28 +265,6 @@ impl Settings {
         check_source(&source)
             .map_err(|(_, finding)| Error::SourceUrl { name: name.clone(), finding })?;
         Ok(Source { recipients, ..resolve_source(name, &source, environment, None)? })
-    }
-
-    /// What opens encrypted archives, by the flags or else by the config; nothing where neither tells.
-    pub fn identities(
-        &self,
-        flags: &IdentityFrom,
-        environment: Environment<'_>,
-    ) -> Result<Identities, Error> {
-        let IdentityFrom { identity_from } = flags;
-        if !identity_from.is_empty() {
-            return encryption::identities_of_flags(identity_from, environment);
-        }
-        let Some(config::Decryption { identity_from }) = &self.config.encryption else {
-            return Ok(Identities::default());
-        };
-        encryption::identities(identity_from, environment).map_err(|error| match &self.file {
-            Some(file) => Error::Secret {
-                place: file.locate("encryption.identityFrom"),
-                source: Box::new(error),
-            },
-            None => error,
-        })
     }
 
     pub fn schedule(&self, name: &ScheduleName) -> Result<&Schedule, Error> {

@@ -1,6 +1,7 @@
 //! Each mistake in a config file gets one clear error.
 
 use super::*;
+use crate::cli::IdentityFrom;
 
 const GOOD: &str = "
 sources:
