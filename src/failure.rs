@@ -271,7 +271,7 @@ impl Failure {
             Self::Scan { .. } => "the file is damaged or no RDB file; take another".into(),
             Self::NoBackup { .. } => "`redis-backup list --store STORE` shows what there is; check the name of the store and of the source".into(),
             Self::OtherOrigin { .. } => {
-                "choose another source name, or take the prefix over by --adopt if it is the same installation".into()
+                "choose another source name, or take the prefix over by `backup --adopt` if it is the same installation".into()
             }
             Self::Locked { .. } => "wait for it to end; nothing was changed".into(),
             Self::Incompatible(_) => "nothing was changed; use a server that fits".into(),

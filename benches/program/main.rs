@@ -324,11 +324,19 @@ impl Bench {
         let (manifests, records) =
             (folder.join(SOURCE).join("manifests"), folder.join(SOURCE).join("records"));
         fs::create_dir_all(&manifests)?;
+        let last = PRUNED_BACKUPS - 1000;
+        let manifest = include_str!("../../tests/fixtures/manifest-v1.json");
+        let manifest = manifest.replace("\"analytics", &format!("\"{SOURCE}"));
         let now = Timestamp::now();
         for number in 0..PRUNED_BACKUPS {
             let at = now - SignedDuration::from_mins(number);
             let id = format!("{}-minutely-aaaaaa", at.strftime("%Y%m%dT%H%M%SZ"));
-            fs::write(manifests.join(format!("{id}.json")), "{}")?;
+            // Nobody reads the others.
+            let is_read = number == 0 || number >= last;
+            let text = if is_read { &manifest } else { "{}" };
+            let text = text.replace("20261120T020000Z-daily-k3x9q2", &id);
+            let text = text.replace("\"suspect\"", "\"passed\"");
+            fs::write(manifests.join(format!("{id}.json")), text)?;
             if number % 10 == 0 {
                 let records = records.join(&id);
                 fs::create_dir_all(&records)?;
@@ -336,7 +344,6 @@ impl Bench {
             }
         }
         let config = self.path("many.yaml");
-        let last = PRUNED_BACKUPS - 1000;
         let text = format!(
             "sources: {{{SOURCE}: {{nodes: [\"redis://127.0.0.1:{}\"]}}}}\nstores: {{many: {{directory: \
              {{path: {}}}}}}}\nschedules: {{minutely: {{source: {SOURCE}, cron: \"* * * * *\", timezone: \

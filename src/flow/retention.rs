@@ -1,6 +1,7 @@
 //! Retention of one source in one store: look, decide, delete. A manifest goes first, so that nothing half deleted is listed.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::Timestamp;
 
 use super::{
     Context,
@@ -11,6 +12,7 @@ use super::{
 use crate::{
     domain::{
         catalog::{archives_prefix, manifest_key, records_prefix},
+        clock::{self, Skew},
         identity::{BackupId, SourceName},
         manifest,
         retention::{Entry, Manifest, Policy, Reason, Verdict, decide},
@@ -44,8 +46,8 @@ pub(super) async fn judge(
     policy: &Policy,
     context: &Context,
 ) -> Result<Vec<Verdict>, Failure> {
+    let now = trusted_now(opened, context).await?;
     let mut entries = entries(opened, source).await?;
-    let now = context.now();
     loop {
         let verdicts = decide(&entries, policy, now);
         let unread = worth_reading(&entries, &verdicts);
@@ -77,8 +79,25 @@ pub(super) async fn judge(
     }
 }
 
+/// By a clock that runs ahead, everything would be old.
+async fn trusted_now(opened: &Opened, context: &Context) -> Result<Timestamp, Failure> {
+    let store = opened.store.clock().await.map_err(|source| Failure::Store {
+        attempt: format!("ask {} for the time", opened.name),
+        source,
+    })?;
+    let now = context.now();
+    match clock::compare(&format!("store {}", opened.name), store, now) {
+        Skew::Fine | Skew::Warn(_) => Ok(now),
+        Skew::Refuse(finding) => Err(Failure::Refused {
+            finding,
+            hint: "set the clocks (NTP): backups are expired by time; nothing was deleted".into(),
+        }),
+    }
+}
+
 async fn entries(opened: &Opened, source: &SourceName) -> Result<Vec<Entry>, Failure> {
     let backups = catalog::backups(opened, source).await?;
+    // Listed after the manifests: whoever is there by then has its record of being suspect.
     let mut standings = standings(opened, source).await?;
     let entry = |backup| Entry {
         standing: standings.remove(&backup).unwrap_or_default(),

@@ -59,6 +59,19 @@ fn a_schedule_keeps_what_it_says_unless_a_store_says_otherwise() {
 }
 
 #[test]
+fn a_policy_is_that_of_one_source_in_one_store() {
+    let text = GOOD.replace("stores: [s3]", "stores: [s3], keep: {last: 3}");
+    let settings = parse(&format!("{text}\nkeepManual: 30d\n")).unwrap();
+    let policy = |source: &str, store| settings.policy(&source.parse().unwrap(), store);
+    let daily = "daily".parse().unwrap();
+    assert_eq!(policy("sessions", "s3").keep_manual, "30d".parse().ok());
+    let rule = &policy("sessions", "s3").schedules[&daily];
+    assert_eq!(rule.keep.as_ref().and_then(|keep| keep.last), Some(3));
+    assert!(policy("sessions", "disk").schedules.is_empty());
+    assert!(policy("others", "s3").schedules.is_empty());
+}
+
+#[test]
 fn each_mistake_is_named_with_its_place() {
     for (from, to, expected) in [
         (
@@ -72,6 +85,12 @@ fn each_mistake_is_named_with_its_place() {
             "level: 12",
             "sources.sessions.compression.level: gzip has levels 1 to 9, not 12",
         ),
+        (
+            "compression:",
+            "shrinkGuard: {percentMin: 101}\n    compression:",
+            "sources.sessions.shrinkGuard.percentMin: a share is 1 to 100 percent",
+        ),
+        ("  daily:", "  manual:", "the name `manual` is that of backups without a schedule"),
         ("0 2 * * *", "0 25 * * *", "schedules.daily.cron: cron expression \"0 25 * * *\""),
         (
             "Europe/Berlin",

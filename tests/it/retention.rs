@@ -1,10 +1,6 @@
 //! Retention, pins and the shrink guard by the program itself, in a directory and in S3.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::PathBuf, process::Command};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -262,5 +258,14 @@ fn prune_refuses_the_prefix_of_another_installation_without_asking_any() {
     let kept = Kept { bench, config };
     kept.done("prune");
     assert_eq!(kept.listed(), [backup]);
-    assert!(Path::new(&kept.config).exists());
+
+    // When it last failed, and why, is told also behind newer runs.
+    kept.ends("backup --schedule daily", 10);
+    next_second();
+    kept.done("prune");
+    let runs = kept.done("list --runs --last 1");
+    assert_eq!(runs["runs"][0]["run"]["kind"], "prune", "{runs:#}");
+    let failed = &runs["lastFailed"][0]["run"];
+    assert_eq!((&failed["kind"], &failed["exit"]), (&"backup".into(), &10.into()), "{runs:#}");
+    assert!(failed["error"].as_str().unwrap().contains("observe source"), "{runs:#}");
 }

@@ -227,6 +227,18 @@ async fn a_prune_dropped_at_any_call_leaves_only_whole_backups() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_runs_ahead_deletes_nothing() {
+    let stage = Stage::new().await;
+    let memory = stage.store().await;
+    memory.set_clock(now());
+    let ahead = move || now() + SignedDuration::from_mins(20);
+    let context = context(Arc::new(memory.clone()), ahead);
+    let failure = flow::run(stage.cli(&["prune"]), &context).await.unwrap_err();
+    assert_eq!(failure.exit(), Exit::Refused, "{}", chain(&failure));
+    assert_eq!(listed(&memory).await.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_retention_that_fails_after_a_backup_leaves_the_backup_and_is_told() {
     let stage = Stage::new().await;
     let memory = stage.store().await;
