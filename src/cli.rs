@@ -194,8 +194,18 @@ pub struct Backup {
     pub dry_run: bool,
     #[command(flatten)]
     pub source: AdHocSource,
-    #[command(flatten)]
-    pub place: Place,
+
+    /// A directory such as ./backups, a bucket as s3://bucket/prefix, or a store of the config file;
+    /// again for another one [default: those of the schedule, or else of the config file].
+    ///
+    /// A bucket may be followed by ?region=NAME, and by endpoint=URL, pathStyle=true, caFile=FILE,
+    /// storageClass=NAME, joined by &.
+    #[arg(long = "store", value_name = "NAME|DIR|s3://…", help_heading = "Store")]
+    pub stores: Vec<String>,
+
+    /// The source's name, where the store or the config holds several.
+    #[arg(long, value_name = "NAME", help_heading = "Store")]
+    pub source_name: Option<SourceName>,
 }
 
 #[derive(Debug, Args)]

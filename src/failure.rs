@@ -79,6 +79,24 @@ pub enum Signal {
     Terminate,
 }
 
+/// A store that dropped out of a run, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostStore {
+    pub store: String,
+    /// As the process would have ended with this store alone.
+    pub exit: Exit,
+    /// The chain of causes, on one line.
+    pub error: String,
+    pub hint: String,
+}
+
+impl LostStore {
+    pub fn new(store: &str, failure: &Failure) -> Self {
+        let (exit, error, hint) = (failure.exit(), chain(failure), failure.hint());
+        Self { store: store.to_owned(), exit, error, hint }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     #[error(transparent)]
@@ -98,6 +116,9 @@ pub enum Failure {
         #[source]
         source: store::Error,
     },
+    /// None of the run's stores is left.
+    #[error("{}", errors_of(.0))]
+    Stores(Vec<LostStore>),
     #[error("load the TLS files of source {source_name}")]
     Tls {
         source_name: SourceName,
@@ -201,6 +222,7 @@ impl Failure {
             | Self::NoBackup { .. }
             | Self::OtherOrigin { .. } => Exit::Usage,
             Self::OpenStore { source, .. } | Self::Store { source, .. } => exit_of_store(source),
+            Self::Stores(lost) => lost.first().map_or(Exit::StoreUnavailable, |first| first.exit),
             Self::Observe { .. }
             | Self::Topology { .. }
             | Self::Plan { .. }
@@ -239,6 +261,7 @@ impl Failure {
             Self::Settings(error) => error.hint().into(),
             Self::Usage { hint, .. } | Self::Refused { hint, .. } => hint.clone(),
             Self::OpenStore { source, .. } | Self::Store { source, .. } => hint_of_store(source).into(),
+            Self::Stores(lost) => lost.first().map(|first| first.hint.clone()).unwrap_or_default(),
             Self::Tls { .. } => "name readable PEM files in `tls:` or by --tls-ca, --tls-cert, --tls-key".into(),
             Self::Observe { source, .. } | Self::Capture { source, .. } => {
                 hint_of_node(source).into()
@@ -266,7 +289,7 @@ impl Failure {
                     .into()
             }
             Self::Archive { .. } | Self::Manifest { .. } | Self::Corrupt { .. } => {
-                "take the backup before this one (`redis-backup list`), and keep this one for a look".into()
+                "take the same backup from another store by --store, or the one before (`redis-backup list`); keep this one for a look".into()
             }
             Self::Scan { .. } => "the file is damaged or no RDB file; take another".into(),
             Self::NoBackup { .. } => "`redis-backup list --store STORE` shows what there is; check the name of the store and of the source".into(),
@@ -424,6 +447,17 @@ const fn hint_of_server(error: &server_process::Error) -> &'static str {
         }
         server_process::Error::Ask { .. } | server_process::Error::Reply { .. } => {
             "run again; if it fails again, name another server by --server-binary"
+        }
+    }
+}
+
+/// With one store there is no need to name it.
+fn errors_of(lost: &[LostStore]) -> String {
+    match lost {
+        [only] => only.error.clone(),
+        several => {
+            let told = several.iter().map(|lost| format!("{}: {}", lost.store, lost.error));
+            format!("no store is left: {}", told.collect::<Vec<_>>().join("; "))
         }
     }
 }

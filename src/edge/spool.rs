@@ -1,4 +1,4 @@
-//! A bounded queue of bytes from a capture to an upload: memory first, a file when the upload lags. Never makes the capture wait.
+//! A bounded queue of bytes from a capture to its uploads: memory first, a file when one of them lags. Never makes the capture wait.
 //!
 //! The fork on a captured server lives as long as its bytes are read, so a slow store must not slow
 //! the reading down. The file has no name: it is gone with the process, however that ends.
@@ -90,18 +90,23 @@ pub fn available_bytes(folder: &Path) -> rustix::io::Result<u64> {
     Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
 }
 
-/// The two ends of a new spool.
-pub fn open(limits: Limits) -> (Writer, Reader) {
-    let shared =
-        Arc::new(Shared { limits, state: Mutex::new(State::default()), changed: Notify::new() });
-    (Writer(Arc::clone(&shared)), Reader(shared))
+/// The writing end of a new spool, and so many reading ends that each get all of it.
+pub fn open(limits: Limits, readers: usize) -> (Writer, Vec<Reader>) {
+    let cursors = vec![Cursor::default(); readers];
+    let state = Mutex::new(State { cursors, ..State::default() });
+    let shared = Arc::new(Shared { limits, state, changed: Notify::new() });
+    let readers = (0..readers).map(|index| Reader { shared: Arc::clone(&shared), index }).collect();
+    (Writer(shared), readers)
 }
 
 #[derive(Debug)]
 pub struct Writer(Arc<Shared>);
 
 #[derive(Debug)]
-pub struct Reader(Arc<Shared>);
+pub struct Reader {
+    shared: Arc<Shared>,
+    index: usize,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -112,22 +117,47 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
+    /// What the slowest reader has not passed yet.
     segments: VecDeque<Segment>,
+    /// The number of the first of them, counted from the beginning of all.
+    first: u64,
     memory_bytes: usize,
+    /// A ring of `bytes_max`.
     file: Option<Arc<File>>,
-    /// The file is a ring of `bytes_max`: unread bytes begin here …
-    file_first: u64,
-    /// … and are this many.
-    file_bytes: u64,
+    /// Bytes ever written to it.
     spooled_bytes: u64,
     writer: End,
-    reader_gone: bool,
+    cursors: Vec<Cursor>,
 }
 
 #[derive(Debug)]
 enum Segment {
     Memory(Bytes),
-    File { bytes: u64 },
+    /// `begin` counts all bytes that were ever written to the file.
+    File {
+        begin: u64,
+        bytes: u64,
+    },
+}
+
+/// How far a reader has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cursor {
+    reading: Reading,
+    segment: u64,
+    /// Within that segment, when it is in the file.
+    offset: u64,
+    /// Of the bytes that were ever written to the file.
+    file_read: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reading {
+    #[default]
+    Open,
+    Gone,
+    /// Given up, so that the others get what the source sends.
+    TooSlow,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,13 +180,56 @@ impl Shared {
     fn read_error(&self, source: io::Error) -> Error {
         Error::Read { path: self.limits.folder.clone(), source }
     }
+
+    const fn full(&self) -> Error {
+        Error::Full { bytes_max: self.limits.bytes_max }
+    }
+}
+
+impl State {
+    fn open_cursors(&self) -> impl Iterator<Item = &Cursor> {
+        self.cursors.iter().filter(|cursor| cursor.reading == Reading::Open)
+    }
+
+    /// Lets go of what every reader has passed.
+    fn trim(&mut self) {
+        let passed = self.open_cursors().map(|cursor| cursor.segment).min().unwrap_or(u64::MAX);
+        while self.first < passed
+            && let Some(segment) = self.segments.pop_front()
+        {
+            self.first += 1;
+            if let Segment::Memory(bytes) = segment {
+                self.memory_bytes -= bytes.len();
+            }
+        }
+    }
+
+    /// Gives up the slowest readers until the file has room, but never the last one. Whether it has.
+    fn make_room(&mut self, length: u64, bytes_max: u64) -> bool {
+        loop {
+            let unread = |cursor: &Cursor| self.spooled_bytes - cursor.file_read;
+            if self.open_cursors().all(|cursor| unread(cursor) + length <= bytes_max) {
+                return true;
+            }
+            if self.open_cursors().count() < 2 {
+                return false;
+            }
+            let open = self.cursors.iter_mut().filter(|cursor| cursor.reading == Reading::Open);
+            // Of several that are as slow, the first one stays.
+            if let Some(slowest) = open.rev().min_by_key(|cursor| cursor.file_read) {
+                slowest.reading = Reading::TooSlow;
+            }
+            self.trim();
+        }
+    }
 }
 
 impl Writer {
-    /// Takes the bytes at once, or says that the spool is full. Blocks for a file write at most.
+    /// Takes the bytes at once. When the file is full, the slowest readers are given up for the others;
+    /// an error when the last one is too slow. Blocks for a file write at most.
     pub fn push(&mut self, bytes: Bytes) -> Result<(), Error> {
         let mut state = self.0.state();
-        if state.reader_gone {
+        if state.open_cursors().next().is_none() {
             return Err(Error::Broken);
         }
         if state.memory_bytes + bytes.len() <= MEMORY_BYTES_MAX {
@@ -166,15 +239,15 @@ impl Writer {
             self.push_to_file(&mut state, &bytes)?;
         }
         drop(state);
-        self.0.changed.notify_one();
+        self.0.changed.notify_waiters();
         Ok(())
     }
 
     fn push_to_file(&self, state: &mut State, bytes: &[u8]) -> Result<(), Error> {
         let Limits { folder, bytes_max } = &self.0.limits;
         let length = bytes.len() as u64;
-        if state.file_bytes + length > *bytes_max {
-            return Err(Error::Full { bytes_max: *bytes_max });
+        if !state.make_room(length, *bytes_max) {
+            return Err(self.0.full());
         }
         let file = match &state.file {
             Some(file) => Arc::clone(file),
@@ -182,19 +255,19 @@ impl Writer {
                 Arc::new(tempfile::tempfile_in(folder).map_err(|error| self.0.write_error(error))?)
             }
         };
-        let place = (state.file_first + state.file_bytes) % bytes_max;
+        let begin = state.spooled_bytes;
+        let place = begin % bytes_max;
         let to_the_end = usize::try_from(bytes_max - place).unwrap_or(usize::MAX).min(bytes.len());
         let (first, second) = bytes.split_at(to_the_end);
         file.write_all_at(first, place)
             .and_then(|()| file.write_all_at(second, 0))
             .map_err(|error| self.0.write_error(error))?;
         state.file = Some(file);
-        state.file_bytes += length;
         state.spooled_bytes += length;
         match state.segments.back_mut() {
-            Some(Segment::File { bytes }) => *bytes += length,
+            Some(Segment::File { begin: _, bytes }) => *bytes += length,
             Some(Segment::Memory(_)) | None => {
-                state.segments.push_back(Segment::File { bytes: length });
+                state.segments.push_back(Segment::File { begin, bytes: length });
             }
         }
         Ok(())
@@ -213,19 +286,20 @@ impl Drop for Writer {
             state.writer = End::Broken;
         }
         drop(state);
-        self.0.changed.notify_one();
+        self.0.changed.notify_waiters();
     }
 }
 
 impl Reader {
-    /// The next bytes, at most half a MiB or one push; none at the end.
+    /// The next bytes, at most half a MiB or one push; none at the end. [`Error::Full`] when this reader
+    /// was too slow and the others were not.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
-            let changed = self.0.changed.notified();
+            let changed = self.shared.changed.notified();
             match self.take()? {
                 Taken::Bytes(bytes) => return Ok(Some(bytes)),
-                Taken::InFile { file, place, length } => {
-                    return self.read_file(file, place, length).await.map(Some);
+                Taken::InFile { file, begin, length } => {
+                    return self.read_file(file, begin, length).await.map(Some);
                 }
                 Taken::End => return Ok(None),
                 Taken::Nothing => changed.await,
@@ -233,36 +307,65 @@ impl Reader {
         }
     }
 
-    /// Bytes that went through the file so far.
-    pub fn spooled_bytes(&self) -> u64 {
-        self.0.state().spooled_bytes
-    }
-
-    fn take(&self) -> Result<Taken, Error> {
-        let mut state = self.0.state();
-        match state.segments.pop_front() {
-            Some(Segment::Memory(bytes)) => {
-                state.memory_bytes -= bytes.len();
-                Ok(Taken::Bytes(bytes))
-            }
-            Some(Segment::File { bytes }) => {
-                let place = state.file_first;
-                let length = bytes.min(READ_BYTES_MAX).min(self.0.limits.bytes_max - place);
-                if bytes > length {
-                    state.segments.push_front(Segment::File { bytes: bytes - length });
+    /// Returns once this reader was given up as too slow, also while its owner waits for something else.
+    pub fn given_up(&self) -> impl Future<Output = Error> + use<> {
+        let (shared, index) = (Arc::clone(&self.shared), self.index);
+        async move {
+            loop {
+                let changed = shared.changed.notified();
+                let reading = shared.state().cursors.get(index).map(|cursor| cursor.reading);
+                if reading == Some(Reading::TooSlow) {
+                    return shared.full();
                 }
-                let file = state.file.as_ref().map(Arc::clone).ok_or(Error::Broken)?;
-                Ok(Taken::InFile { file, place, length })
+                changed.await;
             }
-            None => match state.writer {
-                End::Open => Ok(Taken::Nothing),
-                End::Finished => Ok(Taken::End),
-                End::Broken => Err(Error::Broken),
-            },
         }
     }
 
-    async fn read_file(&self, file: Arc<File>, place: u64, length: u64) -> Result<Bytes, Error> {
+    fn take(&self) -> Result<Taken, Error> {
+        let mut state = self.shared.state();
+        let State { segments, first, file, writer, cursors, .. } = &mut *state;
+        let cursor = cursors.get_mut(self.index).ok_or(Error::Broken)?;
+        if cursor.reading == Reading::TooSlow {
+            return Err(self.shared.full());
+        }
+        loop {
+            let at = usize::try_from(cursor.segment - *first).map_err(|_| Error::Broken)?;
+            match segments.get(at) {
+                Some(Segment::Memory(bytes)) => {
+                    let bytes = bytes.clone();
+                    (cursor.segment, cursor.offset) = (cursor.segment + 1, 0);
+                    state.trim();
+                    return Ok(Taken::Bytes(bytes));
+                }
+                Some(Segment::File { begin, bytes }) if cursor.offset < *bytes => {
+                    let begin = begin + cursor.offset;
+                    let to_the_end =
+                        self.shared.limits.bytes_max - begin % self.shared.limits.bytes_max;
+                    let length = (bytes - cursor.offset).min(READ_BYTES_MAX).min(to_the_end);
+                    cursor.offset += length;
+                    let file = file.as_ref().map(Arc::clone).ok_or(Error::Broken)?;
+                    return Ok(Taken::InFile { file, begin, length });
+                }
+                // The last segment may still grow.
+                Some(Segment::File { .. }) if at + 1 < segments.len() => {
+                    (cursor.segment, cursor.offset) = (cursor.segment + 1, 0);
+                }
+                Some(Segment::File { .. }) | None => {
+                    let end = *writer;
+                    state.trim();
+                    return match end {
+                        End::Open => Ok(Taken::Nothing),
+                        End::Finished => Ok(Taken::End),
+                        End::Broken => Err(Error::Broken),
+                    };
+                }
+            }
+        }
+    }
+
+    async fn read_file(&self, file: Arc<File>, begin: u64, length: u64) -> Result<Bytes, Error> {
+        let place = begin % self.shared.limits.bytes_max;
         let size = usize::try_from(length).map_err(|_| Error::Broken)?;
         let read = tokio::task::spawn_blocking(move || {
             let mut bytes = vec![0; size];
@@ -270,24 +373,34 @@ impl Reader {
         });
         let bytes = read
             .await
-            .map_err(|error| self.0.read_error(error.into()))?
-            .map_err(|error| self.0.read_error(error))?;
-        let mut state = self.0.state();
-        state.file_first = (place + length) % self.0.limits.bytes_max;
-        state.file_bytes -= length;
+            .map_err(|error| self.shared.read_error(error.into()))?
+            .map_err(|error| self.shared.read_error(error))?;
+        let mut state = self.shared.state();
+        let cursor = state.cursors.get_mut(self.index).ok_or(Error::Broken)?;
+        // What was given up may be overwritten by now.
+        if cursor.reading == Reading::TooSlow {
+            return Err(self.shared.full());
+        }
+        cursor.file_read = begin + length;
         Ok(bytes)
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.0.state().reader_gone = true;
+        let mut state = self.shared.state();
+        if let Some(cursor) = state.cursors.get_mut(self.index)
+            && cursor.reading == Reading::Open
+        {
+            cursor.reading = Reading::Gone;
+        }
+        state.trim();
     }
 }
 
 enum Taken {
     Bytes(Bytes),
-    InFile { file: Arc<File>, place: u64, length: u64 },
+    InFile { file: Arc<File>, begin: u64, length: u64 },
     End,
     Nothing,
 }
@@ -304,39 +417,49 @@ mod tests {
         (folder, limits)
     }
 
+    fn open_one(limits: Limits) -> (Writer, Reader) {
+        let (writer, mut readers) = open(limits, 1);
+        (writer, readers.remove(0))
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(16))]
-        /// Pushes and reads in any order: the bytes come out as they went in, memory or file.
+        /// Pushes and reads in any order, each reader at its own pace: to each the bytes come out as
+        /// they went in, memory or file.
         #[test]
         fn bytes_keep_their_order(
-            steps in proptest::collection::vec((1_usize..1_500_000, any::<bool>()), 1..40),
+            steps in proptest::collection::vec((1_usize..1_500_000, 0_usize..8), 1..40),
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let (_folder, limits) = limits(70 << 20);
-            let (mut writer, mut reader) = open(limits);
-            let (mut pushed, mut read) = (Vec::new(), Vec::new());
+            let (mut writer, mut readers) = open(limits, 3);
+            let (mut pushed, mut read) = (Vec::new(), vec![Vec::new(); 3]);
             runtime.block_on(async {
                 for (index, (length, then_read)) in steps.into_iter().enumerate() {
                     let bytes = u32::try_from(index).unwrap().to_le_bytes().repeat(length.div_ceil(4));
                     pushed.extend_from_slice(&bytes);
                     writer.push(bytes.into()).unwrap();
-                    if then_read {
-                        read.extend_from_slice(&reader.next().await.unwrap().unwrap());
+                    for (number, reader) in readers.iter_mut().enumerate() {
+                        if then_read >> number & 1 == 1 && read[number].len() < pushed.len() {
+                            read[number].extend_from_slice(&reader.next().await.unwrap().unwrap());
+                        }
                     }
                 }
                 writer.finish();
-                while let Some(bytes) = reader.next().await.unwrap() {
-                    read.extend_from_slice(&bytes);
+                for (reader, read) in readers.iter_mut().zip(&mut read) {
+                    while let Some(bytes) = reader.next().await.unwrap() {
+                        read.extend_from_slice(&bytes);
+                    }
                 }
             });
-            prop_assert!(pushed == read);
+            prop_assert!(read.iter().all(|read| *read == pushed));
         }
     }
 
     #[tokio::test]
     async fn the_ring_wraps_and_a_full_ring_says_so() {
         let (_folder, limits) = limits(3 << 20);
-        let (mut writer, mut reader) = open(limits);
+        let (mut writer, mut reader) = open_one(limits);
         let piece = |fill: u8| Bytes::from(vec![fill; 1 << 20]);
         // Two go to memory, three fill the file.
         (0..5).for_each(|fill| writer.push(piece(fill)).unwrap());
@@ -355,9 +478,47 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_full_spool_gives_up_its_slowest_reader_and_serves_the_others() {
+        let (_folder, limits) = limits(3 << 20);
+        let (mut writer, mut readers) = open(limits, 2);
+        let mut slow = readers.remove(1);
+        let mut fast = readers.remove(0);
+        let piece = |fill: u8| Bytes::from(vec![fill; 1 << 20]);
+        let (mut read, mut pushed) = (Vec::new(), Vec::new());
+        let given_up = slow.given_up();
+        for fill in 0..20 {
+            writer.push(piece(fill)).unwrap();
+            pushed.extend_from_slice(&piece(fill));
+            while read.len() < pushed.len() {
+                read.extend_from_slice(&fast.next().await.unwrap().unwrap());
+            }
+        }
+        assert!(read == pushed);
+        assert!(matches!(given_up.await, Error::Full { .. }));
+        assert!(matches!(slow.next().await, Err(Error::Full { .. })));
+        // The last one is not given up: without it there is no capture.
+        let full = (0..9).find_map(|fill| writer.push(piece(fill)).err());
+        assert!(matches!(full, Some(Error::Full { .. })));
+        drop(fast);
+        assert!(matches!(writer.push(piece(0)), Err(Error::Broken)));
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_gone_holds_nothing_up() {
+        let (_folder, limits) = limits(1 << 20);
+        let (mut writer, mut readers) = open(limits, 2);
+        drop(readers.remove(0));
+        let mut reader = readers.remove(0);
+        for fill in 0..20_u8 {
+            writer.push(Bytes::from(vec![fill; 900_000])).unwrap();
+            assert_eq!(reader.next().await.unwrap().unwrap()[0], fill);
+        }
+    }
+
+    #[tokio::test]
     async fn a_writer_that_dies_breaks_the_spool() {
         let (_folder, limits) = limits(1 << 20);
-        let (mut writer, mut reader) = open(limits);
+        let (mut writer, mut reader) = open_one(limits);
         writer.push(Bytes::from_static(b"half")).unwrap();
         drop(writer);
         assert_eq!(reader.next().await.unwrap().unwrap(), "half");
@@ -367,7 +528,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_dies_stops_the_writer() {
         let (_folder, limits) = limits(1 << 20);
-        let (mut writer, reader) = open(limits);
+        let (mut writer, reader) = open_one(limits);
         drop(reader);
         assert!(matches!(writer.push(Bytes::from_static(b"x")), Err(Error::Broken)));
     }

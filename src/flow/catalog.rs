@@ -161,16 +161,26 @@ pub(super) async fn locate(
         }));
     }
     candidates.sort_by(|left, right| right.backup.cmp(&left.backup));
+    let stores_of = |backup: &BackupId| -> Vec<String> {
+        let same = candidates.iter().filter(|other| other.backup == *backup);
+        same.map(|other| other.opened.name.clone()).collect()
+    };
     let mut passed_over = Vec::new();
-    for located in candidates {
+    for located in &candidates {
         let is_choice = which.backup.is_none() && newest == Newest::Good;
-        let standing = if is_choice { standing(&located).await? } else { Standing::default() };
-        if standing.is_good() {
-            return Ok(located);
+        let standing = if is_choice { standing(located).await? } else { Standing::default() };
+        if !standing.is_good() {
+            let words = standing.words();
+            tracing::warn!("{} is passed over: it is {words}; name it to take it", located.backup);
+            passed_over.push(located.backup.clone());
+            continue;
         }
-        let words = standing.words();
-        tracing::warn!("{} is passed over: it is {words}; name it to take it", located.backup);
-        passed_over.push(located.backup);
+        let (stores, backup) = (stores_of(&located.backup), &located.backup);
+        if stores.len() > 1 {
+            let (all, name) = (stores.join(", "), &located.opened.name);
+            tracing::info!("{backup} is in {all}: taken from {name}, or as --store says");
+        }
+        return Ok(located.clone());
     }
     // What is nowhere else may be in the store that does not answer.
     if let Some(failure) = failure {

@@ -179,7 +179,7 @@ async fn check_sources(
     let resolved: Vec<Result<settings::Source, settings::Error>> =
         match (source.source_url.is_empty(), &place.source_name) {
             (false, Some(name)) => vec![settings.ad_hoc_source(source, name, environment)],
-            _ => backup::named_sources(sources, place, settings)
+            _ => backup::named_sources(sources, place.source_name.as_ref(), settings)
                 .iter()
                 .map(|name| settings.source(name, environment))
                 .collect(),

@@ -1,5 +1,7 @@
 //! `list`: names are the catalog, and the names of records tell which are good; manifests are read only when asked for.
 
+use std::collections::BTreeSet;
+
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
@@ -46,8 +48,11 @@ pub(super) async fn run(
             (Located { opened: opened.clone(), source: source.clone(), backup }, standing)
         }));
     }
-    located.sort_by(|(left, _), (right, _)| right.backup.cmp(&left.backup));
-    located.truncate(last.unwrap_or(usize::MAX));
+    // The copies of one backup stand together, in the order of the stores.
+    located.sort_by(|(left, _), (right, _)| {
+        right.backup.cmp(&left.backup).then_with(|| left.source.cmp(&right.source))
+    });
+    keep_newest(&mut located, last.unwrap_or(usize::MAX));
     let backups = stream::iter(located)
         .map(|(located, standing)| list_one(located, standing, *long))
         .buffered(READS_AT_ONCE)
@@ -58,6 +63,15 @@ pub(super) async fn run(
     let report = ListReport { kind: "list", version: 1, backups, stores, source, origins };
     let exit = if failure.is_some() { Exit::Partial } else { Exit::Done };
     Ok(Outcome { report: Box::new(report), exit })
+}
+
+/// So many backups, each in all its stores.
+fn keep_newest(located: &mut Vec<(Located, Standing)>, count: usize) {
+    let mut backups = BTreeSet::new();
+    located.retain(|(located, _)| {
+        let one = (located.backup.clone(), located.source.clone());
+        backups.contains(&one) || (backups.len() < count && backups.insert(one))
+    });
 }
 
 async fn list_one(

@@ -8,6 +8,7 @@ mod inspect;
 mod list;
 mod load;
 mod mark;
+mod origin;
 mod prune;
 mod restore;
 mod retention;

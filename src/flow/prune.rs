@@ -3,6 +3,7 @@
 use super::{
     Context,
     backup::guard,
+    origin,
     retention::{self, Act, Judged},
     runs,
     stores::{self, Opened},
@@ -27,7 +28,7 @@ pub(super) async fn run(
     context: &Context,
 ) -> Result<Outcome, Failure> {
     let Prune { sources, dry_run, place } = arguments;
-    let names = super::backup::named_sources(sources, place, settings);
+    let names = super::backup::named_sources(sources, place.source_name.as_ref(), settings);
     if names.is_empty() {
         return Err(Error::NoSource.into());
     }
@@ -81,7 +82,7 @@ async fn prune_place(
     let opened = context.unless_ended(stores::open(store, context)).await?;
     let policy = settings.policy(source, &store.name);
     let judge = async {
-        guard::check_origin_unasked(&opened, source, &url.address).await?;
+        origin::check_unasked(&opened, source, &url.address).await?;
         retention::judge(&opened, source, &policy, context).await
     };
     let verdicts = context.unless_ended(judge).await;

@@ -5,10 +5,13 @@ use std::fmt;
 use serde::Serialize;
 
 use super::text;
-use crate::domain::{
-    identity::{BackupId, SourceName},
-    manifest::Flavour,
-    rdb::SlotRange,
+use crate::{
+    domain::{
+        identity::{BackupId, SourceName},
+        manifest::Flavour,
+        rdb::SlotRange,
+    },
+    failure::LostStore,
 };
 
 #[derive(Clone, Debug, Serialize)]
@@ -35,7 +38,10 @@ pub struct FailedSource {
 #[serde(rename_all = "camelCase")]
 pub struct BackedUp {
     pub source: SourceName,
-    pub store: String,
+    /// That hold it now.
+    pub stores: Vec<String>,
+    /// That were to hold it and do not.
+    pub lost_stores: Vec<FailedStore>,
     pub backup: BackupId,
     pub shards: usize,
     /// None when a shard's RDB is newer than this program.
@@ -48,22 +54,41 @@ pub struct BackedUp {
     pub warnings: Vec<String>,
     /// What the shrink guard doubts.
     pub suspect: Option<String>,
-    /// What was deleted after this backup; none where `prune` does that.
-    pub retention: Option<AppliedRetention>,
+    /// What was deleted after this backup; nothing where `prune` does that.
+    pub retention: Vec<AppliedRetention>,
 }
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AppliedRetention {
+    pub store: String,
     pub expired: Vec<BackupId>,
     pub error: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedStore {
+    pub store: String,
+    /// As the process would have ended with this store alone.
+    pub exit: u8,
+    pub error: String,
+    pub hint: String,
+}
+
+impl From<LostStore> for FailedStore {
+    fn from(lost: LostStore) -> Self {
+        let LostStore { store, exit, error, hint } = lost;
+        Self { store, exit: exit as u8, error, hint }
+    }
 }
 
 impl fmt::Display for BackupReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for backup in &self.backups {
             let keys = text::keys(backup.keys);
-            writeln!(f, "{} of {} is in {}", backup.backup, backup.source, backup.store)?;
+            let stores = backup.stores.join(", ");
+            writeln!(f, "{} of {} is in {stores}", backup.backup, backup.source)?;
             writeln!(
                 f,
                 "  {keys} in {} shard{}, {} of RDB stored as {}, {}",
@@ -81,12 +106,16 @@ impl fmt::Display for BackupReport {
                 )?;
             }
             backup.warnings.iter().try_for_each(|warning| writeln!(f, "  warning: {warning}"))?;
+            for FailedStore { store, exit: _, error, hint } in &backup.lost_stores {
+                writeln!(f, "  NOT in {store}: {error}")?;
+                writeln!(f, "  hint: {hint}")?;
+                let id = &backup.backup;
+                writeln!(f, "  later: redis-backup copy {id} --to {store}")?;
+            }
             if let Some(suspicion) = &backup.suspect {
                 writeln!(f, "  SUSPECT: {suspicion}")?;
             }
-            if let Some(applied) = &backup.retention {
-                write_retention(f, applied)?;
-            }
+            backup.retention.iter().try_for_each(|applied| write_retention(f, applied))?;
         }
         for FailedSource { source, exit: _, error, hint } in &self.failures {
             writeln!(f, "NO BACKUP of {source}: {error}")?;
@@ -97,13 +126,13 @@ impl fmt::Display for BackupReport {
 }
 
 fn write_retention(f: &mut fmt::Formatter<'_>, applied: &AppliedRetention) -> fmt::Result {
-    let AppliedRetention { expired, error } = applied;
+    let AppliedRetention { store, expired, error } = applied;
     if !expired.is_empty() {
         let expired: Vec<&str> = expired.iter().map(BackupId::as_str).collect();
-        writeln!(f, "  expired: {}", expired.join(", "))?;
+        writeln!(f, "  expired in {store}: {}", expired.join(", "))?;
     }
     match error {
-        Some(error) => writeln!(f, "  RETENTION FAILED: {error}"),
+        Some(error) => writeln!(f, "  RETENTION FAILED in {store}: {error}"),
         None => Ok(()),
     }
 }
@@ -115,7 +144,7 @@ pub struct PlanReport {
     pub kind: &'static str,
     pub version: u32,
     pub source: SourceName,
-    pub store: String,
+    pub stores: Vec<String>,
     pub flavour: Flavour,
     pub server_version: String,
     pub shards: Vec<PlannedShard>,
@@ -140,7 +169,10 @@ impl fmt::Display for PlanReport {
         writeln!(
             f,
             "{} ({} {}) would be backed up to {}; nothing was changed",
-            self.source, self.flavour, self.server_version, self.store,
+            self.source,
+            self.flavour,
+            self.server_version,
+            self.stores.join(", "),
         )?;
         for shard in &self.shards {
             let slots: Vec<String> = shard.slots.iter().map(ToString::to_string).collect();

@@ -50,13 +50,33 @@ pub struct ListedBackup {
     pub details: Option<ListedDetails>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ListedDetails {
     #[serde(rename_all = "camelCase")]
     Read { keys: Option<u64>, stored_bytes: u64, seconds: f64, server: String, shards: usize },
     /// Of a newer version, or broken: it is listed all the same.
     Unreadable { reason: String },
+}
+
+impl ListReport {
+    /// A backup that several stores hold alike is one row.
+    fn rows(&self) -> Vec<(&ListedBackup, Vec<&str>)> {
+        let mut rows: Vec<(&ListedBackup, Vec<&str>)> = Vec::new();
+        for listed in &self.backups {
+            match rows.last_mut() {
+                Some((last, stores)) if last.is_copy_of(listed) => stores.push(&listed.store),
+                Some(_) | None => rows.push((listed, vec![&listed.store])),
+            }
+        }
+        rows
+    }
+}
+
+impl ListedBackup {
+    fn is_copy_of(&self, other: &Self) -> bool {
+        self.backup == other.backup && self.source == other.source && self.details == other.details
+    }
 }
 
 impl fmt::Display for ListReport {
@@ -78,11 +98,11 @@ impl fmt::Display for ListReport {
         } else {
             Table::new(&["BACKUP", "SOURCE", "STORE", "BEGUN", "NOTED"])
         };
-        for backup in &self.backups {
+        for (backup, stores) in self.rows() {
             let mut cells = vec![
                 backup.backup.to_string(),
                 backup.source.to_string(),
-                backup.store.clone(),
+                stores.join(", "),
                 text::time(backup.begun),
                 backup.standing.words(),
             ];

@@ -21,7 +21,10 @@ use std::{fmt, io};
 use serde::Serialize;
 
 pub use self::{
-    backup::{AppliedRetention, BackedUp, BackupReport, FailedSource, PlanReport, PlannedShard},
+    backup::{
+        AppliedRetention, BackedUp, BackupReport, FailedSource, FailedStore, PlanReport,
+        PlannedShard,
+    },
     check::{CheckReport, CheckedItem, Verdict},
     inspect::{InspectFailure, InspectReport, InspectedKeys},
     list::{ListReport, ListedBackup, ListedDetails, ListedOrigin},

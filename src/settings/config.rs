@@ -167,7 +167,7 @@ pub struct Directory {
 }
 
 /// Credentials come from the AWS SDK's own chain: environment, profile, web identity, container, instance.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct S3 {
     pub bucket: String,
@@ -187,7 +187,7 @@ pub struct S3 {
     pub checksums: Checksums,
 }
 
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum ServerSideEncryption {
     /// Keys that S3 manages.

@@ -39,8 +39,10 @@ pub enum Error {
     UnknownStore { name: String, known: Vec<StoreName> },
     #[error("no store is named: use --store DIR, --store s3://bucket/prefix, or a config file")]
     NoStore,
-    #[error("the config has several stores ({}): choose one by --store NAME", join(.known.iter()))]
-    SeveralStores { known: Vec<StoreName> },
+    #[error("{} are more than the {most} stores that one backup goes to", join(.known.iter()))]
+    TooManyStores { known: Vec<String>, most: usize },
+    #[error("store {name} is named twice")]
+    StoreTwice { name: String },
     #[error("no source is named: use --source-url URL with --source-name NAME, or a config file")]
     NoSource,
     #[error("there are several sources ({}): choose one by --source-name NAME", join(.known.iter()))]
@@ -112,9 +114,11 @@ impl Error {
             Self::NoStore | Self::NoSource => {
                 "a config file is read from ./redis-backup.yaml, or where --config or REDIS_BACKUP_CONFIG says"
             }
-            Self::SeveralStores { .. } | Self::SeveralSources { .. } => {
-                "nothing was changed; run again with one of these names"
+            Self::SeveralSources { .. } => "nothing was changed; run again with one of these names",
+            Self::TooManyStores { .. } => {
+                "name some of them, each by --store NAME; `redis-backup copy` fills the others"
             }
+            Self::StoreTwice { .. } => "nothing was changed; name each store once",
             Self::SourceUrl { .. } => {
                 "such as redis://host:6379, rediss://host:6379 for TLS, sentinel://host:26379/mymaster"
             }

@@ -44,6 +44,9 @@ const CAPTURES_AT_ONCE: usize = 2;
 /// What a spool may take of a disk when no config says so.
 const SPOOL_BYTES_MAX: u64 = 8 << 30;
 
+/// Stores that one capture is sent to: each needs a part of the memory for what is under way.
+pub const STORES_MAX: usize = 3;
+
 /// The environment as the process got it; a test passes its own.
 pub type Environment<'a> = &'a (dyn Fn(&str) -> Option<String> + Sync);
 
@@ -108,7 +111,7 @@ pub struct Store {
     pub kind: StoreKind,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreKind {
     Directory(PathBuf),
     S3(S3),
@@ -134,6 +137,12 @@ pub struct ScheduleStore {
     pub store: StoreName,
     /// None keeps all of them.
     pub keep: Option<Keep>,
+}
+
+impl Schedule {
+    pub fn store_names(&self) -> Vec<String> {
+        self.stores.iter().map(|entry| entry.store.to_string()).collect()
+    }
 }
 
 impl Settings {
@@ -309,13 +318,24 @@ impl Settings {
         if stores.is_empty() { Err(Error::NoStore) } else { Ok(stores) }
     }
 
-    /// The one store to write to.
-    pub fn only_store(&self, place: &Place) -> Result<Store, Error> {
-        let mut stores = self.stores(place)?;
-        match stores.len() {
-            1 => Ok(stores.remove(0)),
-            _ => Err(Error::SeveralStores { known: self.config.stores.keys().cloned().collect() }),
+    /// The stores to write to: those that are named, or every configured one.
+    pub fn stores_to_write(&self, named: &[String]) -> Result<Vec<Store>, Error> {
+        let mut stores: Vec<Store> = Vec::with_capacity(named.len());
+        for text in named {
+            let store = self.store(text)?;
+            if stores.iter().any(|other| other.kind == store.kind) {
+                return Err(Error::StoreTwice { name: store.name });
+            }
+            stores.push(store);
         }
+        if named.is_empty() {
+            stores = self.stores(&Place::default())?;
+        }
+        if stores.len() > STORES_MAX {
+            let known = stores.into_iter().map(|store| store.name).collect();
+            return Err(Error::TooManyStores { known, most: STORES_MAX });
+        }
+        Ok(stores)
     }
 
     fn configured_store(name: &StoreName, store: &config::Store) -> Store {
@@ -404,16 +424,22 @@ fn check_schedule(
     if capture.is_empty() {
         return Err(("capture", "nothing is named to capture; write `capture: [rdb]`".to_owned()));
     }
-    if stores.len() != 1 {
+    if stores.is_empty() || stores.len() > STORES_MAX {
+        let count = stores.len();
         return Err((
             "stores",
-            format!("{} stores are named; a schedule has exactly one", stores.len()),
+            format!(
+                "{count} stores are named; a schedule has 1 to {STORES_MAX}, and `copy` fills more"
+            ),
         ));
     }
-    for entry in stores {
+    for (index, entry) in stores.iter().enumerate() {
         let store = &entry.store;
         if !config.stores.contains_key(store) {
             return Err(("stores", error::unknown("store", store.as_str(), config.stores.keys())));
+        }
+        if stores.iter().take(index).any(|other| other.store == *store) {
+            return Err(("stores", format!("store `{store}` is named twice")));
         }
     }
     let rules = stores.iter().map(|entry| ("stores", &entry.keep)).chain([("keep", keep)]);

@@ -72,6 +72,21 @@ fn a_policy_is_that_of_one_source_in_one_store() {
 }
 
 #[test]
+fn a_schedule_and_a_manual_backup_may_have_several_stores() {
+    let settings = parse(&GOOD.replace("stores: [s3]", "stores: [disk, s3]")).unwrap();
+    let schedule = settings.schedule(&"daily".parse().unwrap()).unwrap();
+    assert_eq!(schedule.store_names(), ["disk", "s3"]);
+    let names = |named: &[&str]| -> Result<Vec<String>, Error> {
+        let named: Vec<String> = named.iter().map(|&name| name.to_owned()).collect();
+        Ok(settings.stores_to_write(&named)?.into_iter().map(|store| store.name).collect())
+    };
+    assert_eq!(names(&[]).unwrap(), ["disk", "s3"]);
+    assert_eq!(names(&["s3", "./x"]).unwrap(), ["s3", "./x"]);
+    assert!(matches!(names(&["disk", "/backups"]), Err(Error::StoreTwice { .. })));
+    assert!(matches!(names(&["./a", "./b", "./c", "./d"]), Err(Error::TooManyStores { .. })));
+}
+
+#[test]
 fn each_mistake_is_named_with_its_place() {
     for (from, to, expected) in [
         (
@@ -109,6 +124,17 @@ fn each_mistake_is_named_with_its_place() {
             "http://10.0.0.5",
             "sources.sessions.nodes: scheme \"http\" is not known",
         ),
+        (
+            "stores: [s3]",
+            "stores: [s3, {store: s3}]",
+            "schedules.daily.stores: store `s3` is named twice",
+        ),
+        (
+            "stores: [s3]",
+            "stores: []",
+            "schedules.daily.stores: 0 stores are named; a schedule has 1 to 3",
+        ),
+        ("stores: [s3]", "stores: [a, b, c, d]", "schedules.daily.stores: 4 stores are named"),
         ("bytesMax: 2GiB", "bytesMax: plenty", "redis-backup.yaml:7:"),
         (
             "directory: {path",

@@ -141,7 +141,8 @@ impl Store for Memory {
 
     async fn attributes(&self, key: &Key, _: Option<&str>) -> Result<Attributes, Error> {
         let Object { body, modified } = self.object("look at", key)?;
-        Ok(Attributes { bytes: body.len() as u64, crc64nvme: Some(Crc64Nvme::of(&body)), modified })
+        let crc64nvme = Some(Crc64Nvme::of(&body));
+        Ok(Attributes { bytes: body.len() as u64, crc64nvme, modified, version_id: None })
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, Error> {

@@ -81,8 +81,11 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Part {
     pub body: Bytes,
-    pub budget: Option<OwnedSemaphorePermit>,
+    pub budget: Option<Share>,
 }
+
+/// Memory of one part: of what one store may take, and of what the whole process may.
+pub type Share = [OwnedSemaphorePermit; 2];
 
 /// An object that a store has confirmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +101,8 @@ pub struct Attributes {
     /// Where the store keeps checksums of whole objects.
     pub crc64nvme: Option<Crc64Nvme>,
     pub modified: Timestamp,
+    /// Where the store keeps versions.
+    pub version_id: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 
-use super::shards::{Job, ShardCapture, skew_seconds};
+use super::{
+    lanes::{Lane, Lanes},
+    shards::{Job, ShardCapture, skew_seconds},
+};
 use crate::{
     domain::{
         catalog,
@@ -16,12 +19,12 @@ use crate::{
     },
     edge::store::{self, Store},
     failure::Failure,
-    flow::{TOOL, catalog::Located, transfer::upload_bytes},
+    flow::{Context, TOOL, catalog::Located, transfer::pack},
     settings,
 };
 
 /// Later than this a sweep may take the archives for leftovers.
-const COMMIT_WITHIN: SignedDuration = SignedDuration::from_hours(24);
+pub(in crate::flow) const COMMIT_WITHIN: SignedDuration = SignedDuration::from_hours(24);
 
 /// Objects confirmed at the same time.
 const CONFIRMATIONS_AT_ONCE: usize = 8;
@@ -34,12 +37,13 @@ pub(super) struct Parts<'a> {
     pub(super) begun: Timestamp,
 }
 
+/// In every store, and the same in each.
 pub(super) async fn store_installation(
     job: &Job<'_>,
     topology: &Topology,
     shards: &[ShardCapture],
 ) -> Result<Archive, Failure> {
-    let Located { opened, source, backup } = job.located;
+    let (source, backup) = (&job.task.source.name, job.backup);
     let shards: Vec<InstallationShard> =
         shards.iter().map(|shard| shard.installation.clone()).collect();
     let installation =
@@ -48,14 +52,15 @@ pub(super) async fn store_installation(
     let settings::Source { codec, level, recipients, .. } = &job.task.source;
     let (codec, level, encryption) = (*codec, *level, recipients.encryption());
     let key = catalog::installation_key(source, backup, (codec, encryption), 0);
-    let object = upload_bytes(&*opened.store, key, codec, level, recipients, &plain).await?;
-    let name = catalog::INSTALLATION.to_owned();
-    Ok(Archive { name, codec, encryption, objects: vec![object] })
+    let packed = pack(&key, codec, level, recipients, &plain)?;
+    job.lanes.store(&key, &packed).await?;
+    let objects = vec![packed.object(key, None)];
+    Ok(Archive { name: catalog::INSTALLATION.to_owned(), codec, encryption, objects })
 }
 
-/// The manifest, once the store has confirmed every object that it names.
+/// The manifest, without the ids of versions, once each store has confirmed every object that it names.
 pub(super) async fn confirmed(job: &Job<'_>, parts: Parts<'_>) -> Result<Manifest, Failure> {
-    let Located { opened, source, backup } = job.located;
+    let (source, backup) = (&job.task.source.name, job.backup);
     let Parts { origin, topology, shards, installation, begun } = parts;
     let ended = job.context.now();
     let server = shards.first().map(|shard| shard.server.clone());
@@ -81,7 +86,11 @@ pub(super) async fn confirmed(job: &Job<'_>, parts: Parts<'_>) -> Result<Manifes
     };
     let attempt = format!("commit {backup}");
     manifest.check().map_err(|source| Failure::Manifest { attempt, source })?;
-    confirm(&*opened.store, &manifest).await?;
+    let confirm_lane = |lane: &Lane| {
+        let (store, manifest) = (lane.located.opened.store.clone(), lane.manifest(&manifest));
+        async move { confirm(&*store, &manifest).await }
+    };
+    job.lanes.each(confirm_lane).await?;
     if ended.duration_since(begun) > COMMIT_WITHIN {
         return Err(Failure::Refused {
             finding: format!("{backup} took more than {} h", COMMIT_WITHIN.as_hours()),
@@ -91,8 +100,39 @@ pub(super) async fn confirmed(job: &Job<'_>, parts: Parts<'_>) -> Result<Manifes
     Ok(manifest)
 }
 
+/// Commits in every store at once. Fails when no store has the backup for sure.
+pub(super) async fn commit(
+    lanes: &Lanes,
+    manifest: &Manifest,
+    context: &Context,
+) -> Result<(), Failure> {
+    lanes.each(|lane| commit_one(lane, lane.manifest(manifest), context)).await
+}
+
+async fn commit_one(lane: &Lane, manifest: Manifest, context: &Context) -> Result<(), Failure> {
+    let write = async { Ok(write(&lane.located, &manifest).await) };
+    match context.unless_ended_long_ago(write).await.unwrap_or_else(Written::Unknown) {
+        Written::Committed => {
+            lane.set_committed();
+            Ok(())
+        }
+        Written::Refused(failure) => {
+            lane.discard().await;
+            Err(failure)
+        }
+        Written::Unknown(failure) => {
+            // With a manifest that arrived all the same, this is a backup.
+            let (backup, store) = (&manifest.backup, lane.name());
+            tracing::warn!(
+                "whether {backup} was committed in {store} is not known; its archives stay"
+            );
+            Err(failure)
+        }
+    }
+}
+
 /// What became of the manifest.
-pub(super) enum Written {
+pub(in crate::flow) enum Written {
     Committed,
     /// It is surely not there: the archives may go.
     Refused(Failure),
@@ -101,7 +141,7 @@ pub(super) enum Written {
 }
 
 /// The commit itself.
-pub(super) async fn write(located: &Located, manifest: &Manifest) -> Written {
+pub(in crate::flow) async fn write(located: &Located, manifest: &Manifest) -> Written {
     let Located { opened, source, backup } = located;
     let attempt = || format!("commit {backup}");
     let body = match manifest.encode() {
@@ -123,7 +163,10 @@ pub(super) async fn write(located: &Located, manifest: &Manifest) -> Written {
     }
 }
 
-async fn confirm(store: &dyn Store, manifest: &Manifest) -> Result<(), Failure> {
+pub(in crate::flow) async fn confirm(
+    store: &dyn Store,
+    manifest: &Manifest,
+) -> Result<(), Failure> {
     let objects = manifest.archives().flat_map(|archive| &archive.objects);
     stream::iter(objects)
         .map(|object| confirm_object(store, &manifest.backup, object))

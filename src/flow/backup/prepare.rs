@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
+
 use super::{Task, guard};
 use crate::{
     domain::{
@@ -19,7 +21,7 @@ use crate::{
         spool,
     },
     failure::Failure,
-    flow::{Context, stores::Opened},
+    flow::{Context, stores},
     report::{Outcome, PlanReport, PlannedShard},
     settings,
 };
@@ -36,16 +38,12 @@ pub(super) struct Prepared {
     pub(super) warnings: Vec<String>,
 }
 
-pub(super) async fn prepare(
-    task: &Task,
-    opened: &Opened,
-    context: &Context,
-) -> Result<Prepared, Failure> {
+pub(super) async fn prepare(task: &Task, context: &Context) -> Result<Prepared, Failure> {
     let source = &task.source;
     let spool = guard::spool(&source.spool)?;
     let access = access(source)?;
     let topology = look(&source.name, &source.url.address, &access).await?;
-    let warnings = guard::clocks(&topology, opened, context.now(), context).await?;
+    let warnings = guard::clocks(&topology, context.now())?;
     let plan = choose(source, &topology)?;
     Ok(Prepared { access, topology, plan, spool, warnings })
 }
@@ -57,14 +55,14 @@ pub(super) async fn plan(task: &Task, context: &Context) -> Result<Outcome, Fail
     let access = access(source)?;
     let topology = look(&source.name, &source.url.address, &access).await?;
     let plan = choose(source, &topology)?;
-    let opened = crate::flow::stores::open(&task.store, context).await?;
+    let opened = try_join_all(task.stores.iter().map(|store| stores::open(store, context))).await?;
     let shards = plan.shards.iter().map(planned).collect();
     let server = server(&plan);
     Ok(Outcome::done(PlanReport {
         kind: "backup-plan",
         version: 1,
         source: source.name.clone(),
-        store: opened.store.address(),
+        stores: opened.iter().map(|opened| opened.store.address()).collect(),
         flavour: server.flavour,
         server_version: server.version,
         shards,

@@ -6,16 +6,19 @@ use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::{Task, prepare};
+use super::{
+    Task,
+    lanes::{Lane, Lanes},
+    prepare,
+};
 use crate::{
     domain::{
         capture::{Candidate, Plan, ShardPlan},
         catalog::{self, DUMP},
         digest::Digests,
+        identity::BackupId,
         installation::{InstallationShard, PlainArchive},
-        manifest::{
-            Archive, Manifest, Method, RdbCapture, ReplicationPoint, Server, ShardManifest,
-        },
+        manifest::{Archive, Method, RdbCapture, ReplicationPoint, Server, ShardManifest},
         rdb::{Checksum, Content, Expectations, Scanned},
         topology::Topology,
     },
@@ -26,9 +29,7 @@ use crate::{
     failure::{Failure, chain},
     flow::{
         Context,
-        catalog::Located,
-        sweep,
-        transfer::{Budget, Captured, Pipeline, capture},
+        transfer::{Captured, Outlet, Pipeline, capture},
     },
 };
 
@@ -41,11 +42,10 @@ const BIGGEST_KEYS: usize = 20;
 /// What every capture of one backup shares.
 pub(super) struct Job<'a> {
     pub(super) task: &'a Task,
-    pub(super) located: &'a Located,
+    pub(super) backup: &'a BackupId,
+    pub(super) lanes: &'a Lanes,
     pub(super) access: &'a SourceAccess,
     pub(super) spool: &'a spool::Limits,
-    /// Of the source's last backup here: it tells about how long this one will be.
-    pub(super) previous: Option<&'a Manifest>,
     pub(super) context: &'a Context,
     /// Set by the first capture that fails for good, for the others.
     pub(super) halt: watch::Sender<bool>,
@@ -96,14 +96,13 @@ pub(super) async fn capture_all(
     mut plan: Plan,
     warnings: &mut Vec<String>,
 ) -> Result<(Topology, Vec<ShardCapture>), Failure> {
-    let budget = Budget::new();
     let mut captured: BTreeMap<u32, ShardCapture> = BTreeMap::new();
     for round in 1..=ROUNDS_MAX {
         let missing = plan.shards.iter().filter(|shard| !captured.contains_key(&shard.shard));
         // Not dropped at the first failure: each takes back by itself what it sent.
         let done: Vec<Result<ShardCapture, Failure>> = stream::iter(missing)
             .map(|shard| async {
-                let captured = capture_shard(job, shard, &budget).await;
+                let captured = capture_shard(job, shard).await;
                 if captured.is_err() {
                     job.halt.send_replace(true);
                 }
@@ -154,8 +153,7 @@ async fn forget_moved(
     let again: Vec<u32> = captured.keys().copied().filter(|shard| is_moved(*shard)).collect();
     for shard in again {
         captured.remove(&shard);
-        sweep::discard_shard(&job.located.opened, &job.located.source, &job.located.backup, shard)
-            .await;
+        job.lanes.discard_shard(shard).await;
     }
 }
 
@@ -206,11 +204,7 @@ pub(super) fn skew_seconds(shards: &[ShardCapture]) -> f64 {
 
 /// Tries the shard's candidates in order.
 #[tracing::instrument(skip_all, fields(shard = plan.shard))]
-async fn capture_shard(
-    job: &Job<'_>,
-    plan: &ShardPlan,
-    budget: &Budget,
-) -> Result<ShardCapture, Failure> {
+async fn capture_shard(job: &Job<'_>, plan: &ShardPlan) -> Result<ShardCapture, Failure> {
     let mut candidates = plan.candidates.iter().peekable();
     loop {
         let Some(candidate) = candidates.next() else {
@@ -219,11 +213,10 @@ async fn capture_shard(
                 finding: format!("shard {} has no node to capture from", plan.shard),
             });
         };
-        match capture_from(job, plan, candidate, budget).await {
+        match capture_from(job, plan, candidate).await {
             Err(failure) if prepare::is_of_the_node(&failure) && candidates.peek().is_some() => {
                 tracing::warn!("{}; trying the next node", chain(&failure));
-                let Located { opened, source, backup } = job.located;
-                sweep::discard_shard(opened, source, backup, plan.shard).await;
+                job.lanes.discard_shard(plan.shard).await;
             }
             result => return result,
         }
@@ -234,11 +227,9 @@ async fn capture_from(
     job: &Job<'_>,
     plan: &ShardPlan,
     candidate: &Candidate,
-    budget: &Budget,
 ) -> Result<ShardCapture, Failure> {
     let Candidate { address, role, server, run_id: _, reason } = candidate;
     tracing::info!(node = %address, "capture: {reason}");
-    let Located { opened, source, backup } = job.located;
     let began = job.context.now();
     let snapshot = Snapshot::begin(address, &job.access.nodes, server, Limits::default());
     let failed = |source| Failure::Capture { shard: plan.shard, node: address.clone(), source };
@@ -246,7 +237,8 @@ async fn capture_from(
     let point =
         ReplicationPoint { id: snapshot.replication_id().to_owned(), offset: snapshot.offset() };
     let captured_at = snapshot.asked_at();
-    let previous = job.previous.and_then(|manifest| manifest.shards.get(plan.shard as usize));
+    let previous =
+        job.lanes.previous().and_then(|manifest| manifest.shards.get(plan.shard as usize));
     let about_bytes = previous.and_then(|shard| shard.rdb_content()).map(Content::bytes);
     let bar = job.context.progress.bar(
         format!("shard {} from {address}", plan.shard),
@@ -255,23 +247,32 @@ async fn capture_from(
     let codec = job.task.source.codec;
     let encryption = job.task.source.recipients.encryption();
     let key_of = |index| {
-        catalog::archive_key(source, backup, plan.shard, DUMP, (codec, encryption), index)
+        let form = (codec, encryption);
+        catalog::archive_key(&job.task.source.name, job.backup, plan.shard, DUMP, form, index)
             .map_err(|error| Failure::Usage { finding: error.to_string(), hint: String::new() })
     };
     let expectations = Expectations { slots: plan.slots.clone(), biggest_keys_max: BIGGEST_KEYS };
+    let lanes: Vec<&Lane> = job.lanes.live().collect();
+    let losses: Vec<_> = lanes.iter().map(|lane| |failure: Failure| lane.lose(&failure)).collect();
+    let outlets: Vec<Outlet<'_>> =
+        lanes.iter().zip(&losses).map(|(lane, lose)| lane.outlet(lose)).collect();
     let pipeline = Pipeline {
         expectations: &expectations,
         codec,
         level: job.task.source.level,
         recipients: &job.task.source.recipients,
         spool: job.spool,
-        store: &*opened.store,
-        budget,
+        outlets: &outlets,
         key_of: &key_of,
     };
     let captured = capture(plan.shard, address, snapshot, pipeline, &bar, job.ended()).await;
     bar.finish();
-    let Captured { scanned: Scanned { content, private }, plain, objects } = captured?;
+    // Where no store is left, each of them says why.
+    job.lanes.check()?;
+    let Captured { scanned: Scanned { content, private }, plain, objects, versions } = captured?;
+    for (lane, versions) in lanes.iter().zip(versions) {
+        lane.keep(versions.unwrap_or_default());
+    }
     refuse_unproven(&content)?;
     Ok(ShardCapture {
         manifest: ShardManifest {

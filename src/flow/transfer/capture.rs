@@ -1,6 +1,6 @@
-//! One shard's bytes on their way: socket, scan and digest, codec, spool, store. All of it or nothing.
+//! One shard's bytes on their way: socket, scan and digest, codec, spool, stores. All of it or nothing.
 
-use std::{pin::pin, time::Duration};
+use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt as _, future::FusedFuture as _};
@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use super::{
-    Budget, OBJECT_BYTES_MAX,
-    upload::{Destination, Incoming, upload},
+    OBJECT_BYTES_MAX, Outlet, Versions,
+    upload::{Incoming, TAKE_BACK_LIMIT, upload_to_all},
 };
 use crate::{
     domain::{
@@ -22,7 +22,7 @@ use crate::{
         rdb::{self, Expectations, Scanned, Scanner},
         source::NodeAddress,
     },
-    edge::{redis_node::Snapshot, spool, store::Store},
+    edge::{redis_node::Snapshot, spool},
     failure::Failure,
     report::Bar,
 };
@@ -34,9 +34,6 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks between socket and scan. They go round and round, so no memory is ever given back.
 const CHUNKS: usize = 8;
 
-/// How long an upload may take back what it sent, once its capture has failed.
-const TAKE_BACK_LIMIT: Duration = Duration::from_secs(8);
-
 /// How the bytes of a capture are treated.
 #[derive(Clone, Copy)]
 pub(crate) struct Pipeline<'a> {
@@ -46,8 +43,7 @@ pub(crate) struct Pipeline<'a> {
     /// Who will be able to read the archive; nobody means everybody.
     pub(crate) recipients: &'a Recipients,
     pub(crate) spool: &'a spool::Limits,
-    pub(crate) store: &'a dyn Store,
-    pub(crate) budget: &'a Budget,
+    pub(crate) outlets: &'a [Outlet<'a>],
     pub(crate) key_of: &'a (dyn Fn(u32) -> Result<Key, Failure> + Sync),
 }
 
@@ -56,11 +52,15 @@ pub(crate) struct Pipeline<'a> {
 pub(crate) struct Captured {
     pub(crate) scanned: Scanned,
     pub(crate) plain: Digests,
+    /// Without the ids of their versions, which each store has of its own.
     pub(crate) objects: Vec<Object>,
+    /// Of each outlet, in order; none of one that was lost.
+    pub(crate) versions: Vec<Option<Versions>>,
 }
 
-/// Runs the pipeline until the framing has proven the end of the RDB and the store has all of it, or
-/// until `ended` tells why it shall end before.
+/// Runs the pipeline until the framing has proven the end of the RDB and the stores have all of it, or
+/// until `ended` tells why it shall end before. A store that fails is lost, and the others go on; when
+/// all are lost, this fails, and each outlet has been told its reason.
 pub(crate) async fn capture(
     shard: u32,
     node: &NodeAddress,
@@ -69,25 +69,18 @@ pub(crate) async fn capture(
     bar: &Bar,
     ended: impl Future<Output = Failure>,
 ) -> Result<Captured, Failure> {
-    let Pipeline { expectations, codec, level, recipients, spool, store, budget, key_of } =
-        pipeline;
+    let Pipeline { expectations, codec, level, recipients, spool, outlets, key_of } = pipeline;
     let (filled, mut to_encode) = mpsc::channel::<BytesMut>(CHUNKS);
     let (emptied, mut to_fill) = mpsc::channel::<BytesMut>(CHUNKS);
     for _ in 0..CHUNKS {
         let _ = emptied.try_send(BytesMut::with_capacity(CHUNK_BYTES));
     }
-    let (spool_writer, spool_reader) = spool::open(spool.clone());
-    let (digests_sender, digests) = mpsc::channel(1);
-    let mut encoding = Encoding {
-        scanner: Scanner::new(expectations),
-        plain: Digester::default(),
-        encoder: Encoder::new(codec, level, recipients).map_err(unbegun)?,
-        stored: Stored {
-            spool: spool_writer,
-            digester: Digester::default(),
-            digests: digests_sender,
-        },
-    };
+    let (spool_writer, spool_readers) = spool::open(spool.clone(), outlets.len());
+    let (digests_sender, digests) = watch::channel(Vec::new());
+    let output =
+        Stored { spool: spool_writer, digester: Digester::default(), digests: digests_sender };
+    let encoder = Encoder::new(codec, level, recipients).map_err(unbegun)?;
+    let mut encoding = Encoding::new(expectations, encoder, output);
 
     let read = async {
         // The other side hangs up only after a failure of its own, which then ends all of this.
@@ -117,15 +110,20 @@ pub(crate) async fn capture(
             }
             encoding.finish()
         });
-        encoded
-            .await
-            .map_err(|_| Failure::Worker { attempt: "scan and encode a capture" })?
-            .map_err(|error| error.into_failure(shard, node))
+        match encoded.await.map_err(|_| Failure::Worker { attempt: "scan and encode a capture" })? {
+            Ok(ended) => Ok(ended),
+            // The stores are lost; their uploads say so.
+            Err(Error::Spool(spool::Error::Broken)) => std::future::pending().await,
+            Err(error) => Err(error.into_failure(shard, node)),
+        }
     };
     let (stop, stopped) = watch::channel(false);
-    let incoming = Incoming { spool: spool_reader, stop: stopped };
-    let destination = Destination { store, key_of, budget };
-    let mut store = pin!(upload(destination, incoming, digests).fuse());
+    let incoming = spool_readers.into_iter().map(|spool| Incoming {
+        spool,
+        digests: digests.clone(),
+        stop: stopped.clone(),
+    });
+    let mut store = pin!(upload_to_all(outlets, key_of, incoming).fuse());
     let done = tokio::select! {
         biased;
         failure = ended => Err(failure),
@@ -136,8 +134,22 @@ pub(crate) async fn capture(
         stop.send_replace(true);
         let _ = timeout(TAKE_BACK_LIMIT, store).await;
     }
-    let ((), (scanned, plain), objects) = done?;
-    Ok(Captured { scanned, plain, objects })
+    let ((), (scanned, plain), everywhere) = done?;
+    let (objects, versions) = split_versions(everywhere);
+    Ok(Captured { scanned, plain, objects, versions })
+}
+
+/// What all stores hold alike, and what each has of its own.
+fn split_versions(stored: Vec<Option<Vec<Object>>>) -> (Vec<Object>, Vec<Option<Versions>>) {
+    let versions_of = |objects: &Vec<Object>| -> Versions {
+        objects.iter().map(|object| (object.key.clone(), object.version_id.clone())).collect()
+    };
+    let versions = stored.iter().map(|objects| objects.as_ref().map(versions_of)).collect();
+    let mut objects = stored.into_iter().flatten().next().unwrap_or_default();
+    for object in &mut objects {
+        object.version_id = None;
+    }
+    (objects, versions)
 }
 
 fn unbegun(source: archive::Error) -> Failure {
@@ -156,7 +168,6 @@ enum Error {
     Scan(rdb::Error),
     Encode(archive::Error),
     Spool(spool::Error),
-    Uploader,
 }
 
 impl Error {
@@ -167,12 +178,16 @@ impl Error {
                 Failure::Archive { attempt: format!("encode shard {shard}"), source }
             }
             Self::Spool(source) => Failure::Spool(source),
-            Self::Uploader => Failure::Worker { attempt: "upload a capture" },
         }
     }
 }
 
 impl Encoding {
+    fn new(expectations: &Expectations, encoder: Encoder, stored: Stored) -> Self {
+        let (scanner, plain) = (Scanner::new(expectations), Digester::default());
+        Self { scanner, plain, encoder, stored }
+    }
+
     fn feed(&mut self, chunk: &[u8]) -> Result<(), Error> {
         let Self { scanner, plain, encoder, stored } = self;
         scanner.feed(chunk).map_err(Error::Scan)?;
@@ -188,7 +203,7 @@ impl Encoding {
         let mut bytes = Vec::new();
         encoder.finish(&mut bytes).map_err(Error::Encode)?;
         stored.push(bytes.into())?;
-        stored.finish()?;
+        stored.finish();
         Ok((scanned, plain.finish()))
     }
 }
@@ -197,7 +212,8 @@ impl Encoding {
 struct Stored {
     spool: spool::Writer,
     digester: Digester,
-    digests: mpsc::Sender<Digests>,
+    /// Of every object that is complete, for those who upload it.
+    digests: watch::Sender<Vec<Digests>>,
 }
 
 impl Stored {
@@ -209,24 +225,22 @@ impl Stored {
             self.digester.update(&piece);
             self.spool.push(piece).map_err(Error::Spool)?;
             if self.digester.bytes() == OBJECT_BYTES_MAX {
-                self.end_object()?;
+                self.end_object();
             }
         }
         Ok(())
     }
 
-    fn end_object(&mut self) -> Result<(), Error> {
+    fn end_object(&mut self) {
         let digests = std::mem::take(&mut self.digester).finish();
-        self.digests.blocking_send(digests).map_err(|_| Error::Uploader)
+        self.digests.send_modify(|all| all.push(digests));
     }
 
-    fn finish(mut self) -> Result<(), Error> {
+    fn finish(mut self) {
         // An encoder's end is never empty, so the last object is not either.
-        let digests = std::mem::take(&mut self.digester).finish();
-        self.spool.finish();
-        if digests.bytes > 0 {
-            self.digests.blocking_send(digests).map_err(|_| Error::Uploader)?;
+        if self.digester.bytes() > 0 {
+            self.end_object();
         }
-        Ok(())
+        self.spool.finish();
     }
 }

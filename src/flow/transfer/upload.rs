@@ -1,7 +1,10 @@
 //! Stored bytes into the objects of one archive. Nothing of an object is visible before all of it is there.
 
+use std::{pin::pin, time::Duration};
+
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use futures_util::future::join_all;
+use tokio::{sync::watch, time::timeout};
 
 use super::{Budget, OBJECT_BYTES_MAX};
 use crate::{
@@ -18,28 +21,79 @@ use crate::{
     failure::Failure,
 };
 
-/// Where the objects of an archive go.
+/// How long an upload may take back what it sent, once it is told to end.
+pub(super) const TAKE_BACK_LIMIT: Duration = Duration::from_secs(8);
+
+/// One of the stores that get the bytes of a capture.
 #[derive(Clone, Copy)]
-pub(super) struct Destination<'a> {
-    pub(super) store: &'a dyn Store,
-    /// The key of object 0, 1, …
-    pub(super) key_of: &'a (dyn Fn(u32) -> Result<Key, Failure> + Sync),
-    pub(super) budget: &'a Budget,
+pub(crate) struct Outlet<'a> {
+    pub(crate) store: &'a dyn Store,
+    pub(crate) budget: &'a Budget,
+    /// Told at once why nothing more goes to this store.
+    pub(crate) lose: &'a (dyn Fn(Failure) + Sync),
 }
+
+/// The key of object 0, 1, … of an archive.
+pub(super) type KeyOf<'a> = &'a (dyn Fn(u32) -> Result<Key, Failure> + Sync);
 
 /// What an upload reads, until it is told to stop.
 #[derive(Debug)]
 pub(super) struct Incoming {
     pub(super) spool: spool::Reader,
+    /// Of each object that is complete.
+    pub(super) digests: watch::Receiver<Vec<Digests>>,
     pub(super) stop: watch::Receiver<bool>,
 }
 
-/// Uploads what comes until it ends. `digests` tells of each object as it is complete. One that is
-/// told to stop takes back the object that it had begun.
-pub(super) async fn upload(
-    destination: Destination<'_>,
+/// Uploads to every outlet at once, each from its own reader. Fails when all outlets are lost.
+pub(super) async fn upload_to_all(
+    outlets: &[Outlet<'_>],
+    key_of: KeyOf<'_>,
+    incoming: impl Iterator<Item = Incoming>,
+) -> Result<Vec<Option<Vec<Object>>>, Failure> {
+    let uploads = outlets.iter().zip(incoming);
+    let uploads = uploads.map(|(outlet, incoming)| upload_or_lose(*outlet, key_of, incoming));
+    let stored = join_all(uploads).await;
+    if stored.iter().all(Option::is_none) {
+        return Err(Failure::Worker { attempt: "upload a capture" });
+    }
+    Ok(stored)
+}
+
+/// Uploads what comes until it ends. None, and the outlet is lost, where that cannot be done; none also
+/// when it was told to stop.
+async fn upload_or_lose(
+    outlet: Outlet<'_>,
+    key_of: KeyOf<'_>,
+    incoming: Incoming,
+) -> Option<Vec<Object>> {
+    let (stop, given_up) = (incoming.stop.clone(), incoming.spool.given_up());
+    let mut uploading = pin!(upload(outlet, key_of, incoming));
+    let uploaded = tokio::select! {
+        biased;
+        uploaded = &mut uploading => uploaded,
+        error = given_up => {
+            // It waits for the store, and may do so for long.
+            let _ = timeout(TAKE_BACK_LIMIT, uploading).await;
+            Err(Failure::Spool(error))
+        }
+    };
+    match uploaded {
+        Ok(objects) => Some(objects),
+        Err(failure) => {
+            if !*stop.borrow() {
+                (outlet.lose)(failure);
+            }
+            None
+        }
+    }
+}
+
+/// One that fails or is told to stop takes back the object that it had begun.
+async fn upload(
+    outlet: Outlet<'_>,
+    key_of: KeyOf<'_>,
     mut incoming: Incoming,
-    mut digests: mpsc::Receiver<Digests>,
 ) -> Result<Vec<Object>, Failure> {
     let mut objects = Vec::new();
     let mut rest = Bytes::new();
@@ -51,13 +105,13 @@ pub(super) async fn upload(
                 None => {}
             }
         }
-        let index = u32::try_from(objects.len()).unwrap_or(u32::MAX);
-        let key = (destination.key_of)(index)?;
+        let index = objects.len();
+        let key = key_of(u32::try_from(index).unwrap_or(u32::MAX))?;
         let attempt = |source| Failure::Store { attempt: format!("store {key}"), source };
-        let mut upload = destination.store.upload(&key).await.map_err(attempt)?;
-        let sent = send_object(destination, &mut *upload, &mut incoming, &mut rest).await;
+        let mut upload = outlet.store.upload(&key).await.map_err(attempt)?;
+        let sent = send_object(outlet.budget, &mut *upload, &mut incoming, &mut rest).await;
         let finished = match sent {
-            Ok(()) => finish(upload, &key, &mut digests).await,
+            Ok(()) => finish(upload, &key, index, &mut incoming.digests).await,
             Err(failure) => {
                 // The failure is what matters; what cannot be removed now is swept later.
                 let _ = upload.abort().await;
@@ -70,14 +124,14 @@ pub(super) async fn upload(
 
 /// Sends parts until the object is as long as it may be or the spool ends.
 async fn send_object(
-    destination: Destination<'_>,
+    budget: &Budget,
     upload: &mut dyn Upload,
     incoming: &mut Incoming,
     rest: &mut Bytes,
 ) -> Result<(), Failure> {
     let mut left = OBJECT_BYTES_MAX;
     while left > 0 && !rest.is_empty() {
-        let budget = destination.budget.part().await;
+        let share = budget.part().await;
         let size = PART_BYTES.min(usize::try_from(left).unwrap_or(usize::MAX));
         let mut body = direct::Buffer::new(size);
         while body.room() > 0 {
@@ -92,7 +146,7 @@ async fn send_object(
         }
         left -= body.len() as u64;
         upload
-            .write(Part { body: body.into(), budget })
+            .write(Part { body: body.into(), budget: share })
             .await
             .map_err(|source| Failure::Store { attempt: "store a part".to_owned(), source })?;
         if rest.is_empty() && left > 0 {
@@ -108,9 +162,11 @@ async fn send_object(
 async fn finish(
     upload: Box<dyn Upload>,
     key: &Key,
-    digests: &mut mpsc::Receiver<Digests>,
+    index: usize,
+    digests: &mut watch::Receiver<Vec<Digests>>,
 ) -> Result<Object, Failure> {
-    let Some(digests) = digests.recv().await else {
+    let told = digests.wait_for(|all| all.len() > index).await.ok();
+    let Some(digests) = told.and_then(|all| all.get(index).copied()) else {
         let _ = upload.abort().await;
         return Err(Failure::Worker { attempt: "digest an object" });
     };
@@ -124,7 +180,7 @@ async fn finish(
 /// The next bytes of the spool. A spool broken by the encoder never answers: the encoder's own
 /// failure says why, and stops this.
 async fn next(incoming: &mut Incoming) -> Result<Option<Bytes>, Failure> {
-    let Incoming { spool, stop } = incoming;
+    let Incoming { spool, digests: _, stop } = incoming;
     let bytes = async {
         match spool.next().await {
             Err(spool::Error::Broken) => std::future::pending().await,
@@ -139,15 +195,27 @@ async fn next(incoming: &mut Incoming) -> Result<Option<Bytes>, Failure> {
     }
 }
 
-/// One small archive: encoded in memory, stored as one object.
-pub(crate) async fn upload_bytes(
-    store: &dyn Store,
-    key: Key,
+/// One small archive, encoded in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Packed {
+    pub(crate) stored: Bytes,
+    pub(crate) digests: Digests,
+}
+
+impl Packed {
+    pub(crate) fn object(&self, key: Key, version_id: Option<String>) -> Object {
+        object(key, version_id, self.digests)
+    }
+}
+
+/// Encodes the whole of a small archive.
+pub(crate) fn pack(
+    key: &Key,
     codec: Codec,
     level: i32,
     recipients: &Recipients,
     plain: &[u8],
-) -> Result<Object, Failure> {
+) -> Result<Packed, Failure> {
     let failed = |source| Failure::Archive { attempt: format!("encode {key}"), source };
     let mut stored = Vec::new();
     let mut encoder = Encoder::new(codec, level, recipients).map_err(failed)?;
@@ -155,14 +223,23 @@ pub(crate) async fn upload_bytes(
     encoder.finish(&mut stored).map_err(failed)?;
     let mut digester = Digester::default();
     digester.update(&stored);
-    let confirmed = store
-        .create(&key, stored.into())
-        .await
-        .map_err(|source| Failure::Store { attempt: format!("store {key}"), source })?;
-    Ok(object(key, confirmed.version_id, digester.finish()))
+    Ok(Packed { stored: stored.into(), digests: digester.finish() })
 }
 
-fn object(key: Key, version_id: Option<String>, digests: Digests) -> Object {
+/// Stores a small archive as one object.
+pub(crate) async fn upload_packed(
+    store: &dyn Store,
+    key: Key,
+    packed: &Packed,
+) -> Result<Object, Failure> {
+    let confirmed = store
+        .create(&key, packed.stored.clone())
+        .await
+        .map_err(|source| Failure::Store { attempt: format!("store {key}"), source })?;
+    Ok(packed.object(key, confirmed.version_id))
+}
+
+pub(super) fn object(key: Key, version_id: Option<String>, digests: Digests) -> Object {
     let Digests { bytes, sha256, crc64nvme } = digests;
     Object { key, version_id, bytes, sha256, crc64nvme }
 }

@@ -28,13 +28,13 @@ use crate::{
 const PASSWORD: &str = "correct-horse-battery";
 
 /// So slow that the transfer is met in its middle.
-const SLOW_LINES: [&str; 1] = ["rdb-key-save-delay 2000"];
+pub(super) const SLOW_LINES: [&str; 1] = ["rdb-key-save-delay 2000"];
 
 /// A tmpfs of so many MiB, gone when dropped.
-struct SmallVolume(TempDir);
+pub(super) struct SmallVolume(pub(super) TempDir);
 
 impl SmallVolume {
-    fn mount(mebibytes: u32) -> Self {
+    pub(super) fn mount(mebibytes: u32) -> Self {
         let folder = on_disk();
         let size = format!("size={mebibytes}m");
         let mut mount = Command::new("mount");
@@ -50,7 +50,7 @@ impl Drop for SmallVolume {
     }
 }
 
-fn spawn(command: &mut Command) -> std::process::Child {
+pub(super) fn spawn(command: &mut Command) -> std::process::Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 

@@ -105,7 +105,12 @@ impl Store for Directory {
             let attributes = || {
                 let metadata = open(&path)?.metadata()?;
                 let modified = modified(&metadata)?;
-                Ok(Attributes { bytes: metadata.len(), crc64nvme: None, modified })
+                Ok(Attributes {
+                    bytes: metadata.len(),
+                    crc64nvme: None,
+                    modified,
+                    version_id: None,
+                })
             };
             attributes()
                 .map_err(|source| failed(format!("look at {}", path.display()), &path, source))

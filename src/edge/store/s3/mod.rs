@@ -254,6 +254,7 @@ impl Store for S3 {
             bytes: length(head.content_length(), attempt)?,
             crc64nvme,
             modified: timestamp(head.last_modified(), attempt)?,
+            version_id: head.version_id,
         })
     }
 

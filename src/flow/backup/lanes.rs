@@ -1,0 +1,230 @@
+//! The stores of one run, a lane to each: one that fails drops out. Never lets it take the others with it.
+
+use std::sync::{
+    Mutex, OnceLock, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use futures_util::future::join_all;
+
+use super::Task;
+use crate::{
+    domain::{catalog::Key, identity::BackupId, manifest::Manifest, shrink_guard::ShrinkGuard},
+    failure::{Failure, LostStore},
+    flow::{
+        Context,
+        catalog::Located,
+        stores, sweep,
+        transfer::{Budget, Outlet, Packed, Versions, upload_packed},
+    },
+};
+
+/// Every store that the run was to write to.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    lanes: Vec<Lane>,
+    unopened: Vec<LostStore>,
+}
+
+/// The way of one backup into one store.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) located: Located,
+    budget: Budget,
+    /// The source's last backup here.
+    previous: OnceLock<Manifest>,
+    versions: Mutex<Versions>,
+    /// Against what is usual here.
+    verdict: OnceLock<ShrinkGuard>,
+    suspicion: OnceLock<String>,
+    /// Something may have been sent.
+    is_used: AtomicBool,
+    is_committed: AtomicBool,
+    lost: OnceLock<LostStore>,
+}
+
+impl Lanes {
+    /// Opens all stores; fails when none can be.
+    pub(super) async fn open(
+        task: &Task,
+        backup: &BackupId,
+        context: &Context,
+    ) -> Result<Self, Failure> {
+        let opened = join_all(task.stores.iter().map(|store| stores::open(store, context))).await;
+        let budgets = Budget::shared_by(task.stores.len());
+        let mut all = Self { lanes: Vec::new(), unopened: Vec::new() };
+        for ((store, opened), budget) in task.stores.iter().zip(opened).zip(budgets) {
+            match opened {
+                Ok(opened) => {
+                    let (source, backup) = (task.source.name.clone(), backup.clone());
+                    all.lanes.push(Lane::new(Located { opened, source, backup }, budget));
+                }
+                Err(failure) => all.unopened.push(LostStore::new(&store.name, &failure)),
+            }
+        }
+        all.unopened.iter().for_each(tell);
+        all.check().map(|()| all)
+    }
+
+    /// A failure when no store is left.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        if self.live().next().is_some() { Ok(()) } else { Err(Failure::Stores(self.lost())) }
+    }
+
+    /// Also those that were lost.
+    pub(super) fn opened(&self) -> impl Iterator<Item = &Lane> {
+        self.lanes.iter()
+    }
+
+    pub(super) fn live(&self) -> impl Iterator<Item = &Lane> {
+        self.lanes.iter().filter(|lane| lane.lost.get().is_none())
+    }
+
+    pub(super) fn lost(&self) -> Vec<LostStore> {
+        let lost = self.lanes.iter().filter_map(|lane| lane.lost.get());
+        self.unopened.iter().chain(lost).cloned().collect()
+    }
+
+    /// Any store's last backup tells about how long this one will be.
+    pub(super) fn previous(&self) -> Option<&Manifest> {
+        self.live().find_map(|lane| lane.previous.get())
+    }
+
+    /// Runs `act` in all lanes at once. A lane whose act fails is lost; fails when none is left.
+    pub(super) async fn each<'a, F>(&'a self, act: impl Fn(&'a Lane) -> F) -> Result<(), Failure>
+    where
+        F: Future<Output = Result<(), Failure>>,
+    {
+        let acts = self.live().map(|lane| {
+            let acted = act(lane);
+            async move {
+                if let Err(failure) = acted.await {
+                    lane.lose(&failure);
+                }
+            }
+        });
+        join_all(acts).await;
+        self.check()
+    }
+
+    /// Stores one small archive in all lanes.
+    pub(super) async fn store(&self, key: &Key, packed: &Packed) -> Result<(), Failure> {
+        self.each(|lane| async move {
+            lane.is_used.store(true, Ordering::Relaxed);
+            let store = &*lane.located.opened.store;
+            let object = upload_packed(store, key.clone(), packed).await?;
+            lane.keep([(object.key, object.version_id)].into());
+            Ok(())
+        })
+        .await
+    }
+
+    /// Takes back what was sent, so that nothing is left of a backup that will not be.
+    pub(super) async fn discard(&self) {
+        join_all(self.lanes.iter().map(Lane::discard)).await;
+    }
+
+    /// The same of the stores that were lost. Before the others commit: from then on a copy may come.
+    pub(super) async fn discard_lost(&self) {
+        let lost = self.lanes.iter().filter(|lane| lane.lost.get().is_some());
+        join_all(lost.map(Lane::discard)).await;
+    }
+
+    /// Takes one shard's part back everywhere, so that it can be captured again.
+    pub(super) async fn discard_shard(&self, shard: u32) {
+        let discard = self.live().map(|lane| {
+            let Located { opened, source, backup } = &lane.located;
+            sweep::discard_shard(opened, source, backup, shard)
+        });
+        join_all(discard).await;
+    }
+}
+
+impl Lane {
+    const fn new(located: Located, budget: Budget) -> Self {
+        Self {
+            located,
+            budget,
+            previous: OnceLock::new(),
+            versions: Mutex::new(Versions::new()),
+            verdict: OnceLock::new(),
+            suspicion: OnceLock::new(),
+            is_used: AtomicBool::new(false),
+            is_committed: AtomicBool::new(false),
+            lost: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.located.opened.name
+    }
+
+    /// The first failure counts.
+    pub(super) fn lose(&self, failure: &Failure) {
+        let lost = LostStore::new(self.name(), failure);
+        if self.lost.set(lost.clone()).is_ok() {
+            tell(&lost);
+        }
+    }
+
+    pub(super) fn loss(&self) -> Option<&LostStore> {
+        self.lost.get()
+    }
+
+    pub(super) fn remember_previous(&self, previous: Option<Manifest>) {
+        if let Some(previous) = previous {
+            let _ = self.previous.set(previous);
+        }
+    }
+
+    pub(super) fn keep(&self, versions: Versions) {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner).extend(versions);
+    }
+
+    /// The manifest that this store gets: with the versions of its own objects, and the verdict on what is usual here.
+    pub(super) fn manifest(&self, shared: &Manifest) -> Manifest {
+        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let shrink_guard = self.verdict.get().unwrap_or(&shared.shrink_guard).clone();
+        Manifest { shrink_guard, ..shared.clone().with_versions(&versions) }
+    }
+
+    pub(super) fn set_verdict(&self, verdict: ShrinkGuard) {
+        let _ = self.verdict.set(verdict);
+    }
+
+    /// The verdict is noted, in these words.
+    pub(super) fn suspect(&self, suspicion: String) {
+        let _ = self.suspicion.set(suspicion);
+    }
+
+    pub(super) fn suspicion(&self) -> Option<&str> {
+        self.suspicion.get().map(String::as_str)
+    }
+
+    pub(super) fn is_committed(&self) -> bool {
+        self.is_committed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_committed(&self) {
+        self.is_committed.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes back what was sent here, if anything was.
+    pub(super) async fn discard(&self) {
+        if self.is_used.swap(false, Ordering::Relaxed) {
+            let Located { opened, source, backup } = &self.located;
+            sweep::discard(opened, source, backup).await;
+        }
+    }
+
+    /// Where a capture sends its bytes.
+    pub(super) fn outlet<'a>(&'a self, lose: &'a (dyn Fn(Failure) + Sync)) -> Outlet<'a> {
+        self.is_used.store(true, Ordering::Relaxed);
+        Outlet { store: &*self.located.opened.store, budget: &self.budget, lose }
+    }
+}
+
+fn tell(lost: &LostStore) {
+    let LostStore { store, exit: _, error, hint } = lost;
+    tracing::warn!(%store, hint, "store dropped out: {error}");
+}
