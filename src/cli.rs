@@ -82,6 +82,8 @@ pub enum Verb {
     List(List),
     /// Show one backup: shards, keys per database, archives, proofs.
     Show(Show),
+    /// Copy backups to another store, every byte checked on its way.
+    Copy(Copy),
     /// Prove a backup: by the store's checksums, by reading it back, or by loading it.
     Verify(Verify),
     /// Write a dataset that a Redis starts from.
@@ -281,6 +283,36 @@ pub struct Show {
     pub which: Which,
     #[command(flatten)]
     pub place: Place,
+}
+
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+#[derive(Debug, Args)]
+pub struct Copy {
+    #[command(flatten)]
+    pub which: Which,
+    /// Every backup that the other store lacks.
+    #[arg(long, group = "which")]
+    pub all: bool,
+    /// Every backup that the other store lacks although a schedule meant it for there.
+    #[arg(long, group = "which")]
+    pub missing: bool,
+
+    /// The store to copy to: a directory, s3://bucket/prefix, or a store of the config file.
+    #[arg(long, value_name = "NAME|DIR|s3://…")]
+    pub to: String,
+    /// The store to copy from [default: any of the config file that holds the backup].
+    #[arg(long, value_name = "NAME|DIR|s3://…")]
+    pub from: Option<String>,
+    /// The source's name, where the stores hold several.
+    #[arg(long, value_name = "NAME")]
+    pub source_name: Option<SourceName>,
+
+    /// Take over a store prefix that another installation began.
+    #[arg(long)]
+    pub adopt: bool,
+    /// Print what would be copied; change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -62,6 +62,14 @@ impl Event {
             Self::Accepted => Mark::Accepted,
         }
     }
+
+    /// Whether it speaks of one store, and not of the bytes, which are the same in each.
+    pub const fn is_of_one_store(&self) -> bool {
+        match self {
+            Self::Verified(verification) => matches!(verification.level, Level::Stored),
+            Self::Pinned | Self::Unpinned | Self::Suspect(_) | Self::Accepted => false,
+        }
+    }
 }
 
 /// What the name of a record's key tells, so that nobody must read 100,000 records to know which backups are good.
@@ -247,6 +255,7 @@ pub struct Run {
 pub enum RunKind {
     Backup,
     Prune,
+    Copy,
 }
 
 impl RunKind {
@@ -255,6 +264,7 @@ impl RunKind {
         match self {
             Self::Backup => "backup",
             Self::Prune => "prune",
+            Self::Copy => "copy",
         }
     }
 }

@@ -3,6 +3,7 @@
 mod backup;
 mod catalog;
 mod check;
+mod copy;
 mod fetch;
 mod inspect;
 mod list;
@@ -143,6 +144,7 @@ pub async fn run(cli: Cli, context: &Context) -> Result<Outcome, Failure> {
         Verb::Show(arguments) => {
             context.unless_ended(show::run(&arguments, &settings()?, context)).await
         }
+        Verb::Copy(arguments) => copy::run(&arguments, &settings()?, context).await,
         Verb::Verify(arguments) => verify::run(&arguments, &settings()?, context).await,
         Verb::Restore(arguments) => restore::run(&arguments, &settings()?, context).await,
         Verb::Fetch(arguments) => {

@@ -6,6 +6,7 @@ mod text;
 
 mod backup;
 mod check;
+mod copy;
 mod inspect;
 mod list;
 mod mark;
@@ -26,6 +27,7 @@ pub use self::{
         PlannedShard,
     },
     check::{CheckReport, CheckedItem, Verdict},
+    copy::{CopiedBackup, CopyReport, CopyState, FailedCopy},
     inspect::{InspectFailure, InspectReport, InspectedKeys},
     list::{ListReport, ListedBackup, ListedDetails, ListedOrigin},
     mark::MarkReport,

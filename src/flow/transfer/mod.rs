@@ -2,6 +2,7 @@
 
 mod capture;
 mod read_back;
+mod relay;
 mod upload;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -13,6 +14,7 @@ use crate::{domain::catalog::Key, edge::store::Share, settings::STORES_MAX};
 pub(crate) use self::{
     capture::{Captured, Pipeline, capture},
     read_back::{Plain, Sink, read_back, unpack},
+    relay::{Relay, Relayed, relay},
     upload::{Outlet, Packed, pack, upload_packed},
 };
 

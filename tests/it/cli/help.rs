@@ -13,10 +13,11 @@ use super::{program, run};
 /// A terminal at 3 a.m. is not wide.
 const COLUMNS: usize = 100;
 
-const VERBS: [&str; 11] = [
+const VERBS: [&str; 12] = [
     "backup",
     "list",
     "show",
+    "copy",
     "verify",
     "restore",
     "fetch",

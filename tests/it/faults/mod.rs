@@ -9,4 +9,6 @@ mod matrix;
 mod prune;
 mod real;
 mod signals;
+mod stores;
+mod stores_matrix;
 mod tamper;

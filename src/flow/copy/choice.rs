@@ -1,0 +1,81 @@
+//! Which backups to copy, and from which store. Reads names only, but for the one backup that is named.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::catalog::{self, Holding, Holdings, Located, Newest};
+use crate::{
+    cli::{Copy, Place},
+    domain::identity::{BackupId, SourceName},
+    failure::Failure,
+    flow::{Context, stores::Opened},
+    settings::Settings,
+};
+
+pub(super) struct Chosen {
+    /// Oldest first.
+    pub(super) backups: Vec<Located>,
+    /// How many of those that are meant the other store holds.
+    pub(super) there: usize,
+    /// Of a store that could not be looked into.
+    pub(super) failure: Option<Failure>,
+}
+
+pub(super) async fn choose(
+    arguments: &Copy,
+    to: &Opened,
+    settings: &Settings,
+    context: &Context,
+) -> Result<Chosen, Failure> {
+    let Copy { which, all, missing, to: _, from, source_name, adopt: _, dry_run: _ } = arguments;
+    let place = Place { store: from.clone(), source_name: source_name.clone() };
+    if !all && !missing {
+        let located = catalog::locate(which, Newest::Any, &place, settings, context).await?;
+        return Ok(Chosen { backups: vec![located], there: 0, failure: None });
+    }
+    let Holdings { sources, failure } = catalog::holdings(&place, None, settings, context).await?;
+    let elsewhere = sources.into_iter().filter(|holding| holding.opened.name != to.name);
+    let mut backups: BTreeMap<(SourceName, BackupId), Located> = BTreeMap::new();
+    let mut held: BTreeMap<SourceName, BTreeSet<BackupId>> = BTreeMap::new();
+    for Holding { opened, source, backups: found } in elsewhere {
+        if !held.contains_key(&source) {
+            let there = catalog::backups(to, &source).await?;
+            held.insert(source.clone(), there.into_iter().collect());
+        }
+        for backup in found {
+            // Of several stores that hold it, the first.
+            backups.entry((source.clone(), backup.clone())).or_insert_with(|| Located {
+                opened: opened.clone(),
+                source: source.clone(),
+                backup,
+            });
+        }
+    }
+    if *missing {
+        let meant = schedules_of(to, settings);
+        backups.retain(|(source, backup), _| {
+            let there = held.get(source);
+            meant.contains(&(source.clone(), backup.schedule().to_owned()))
+                && is_not_expired_there(backup, there)
+        });
+    }
+    let before = backups.len();
+    backups.retain(|(source, backup), _| held.get(source).is_none_or(|it| !it.contains(backup)));
+    let there = before - backups.len();
+    Ok(Chosen { backups: backups.into_values().collect(), there, failure })
+}
+
+/// The schedules whose backups go to this store.
+fn schedules_of(to: &Opened, settings: &Settings) -> BTreeSet<(SourceName, String)> {
+    let goes_there = |schedule: &&crate::settings::Schedule| {
+        schedule.stores.iter().any(|entry| entry.store.as_str() == to.name)
+    };
+    let schedules = settings.schedules().filter(goes_there);
+    schedules.map(|schedule| (schedule.source.clone(), schedule.name.to_string())).collect()
+}
+
+/// What is older than all of its schedule there has expired there, or is from before the store was used.
+fn is_not_expired_there(backup: &BackupId, there: Option<&BTreeSet<BackupId>>) -> bool {
+    let mut of_schedule =
+        there.into_iter().flatten().filter(|other| other.schedule() == backup.schedule());
+    of_schedule.next().is_none_or(|oldest| oldest <= backup)
+}

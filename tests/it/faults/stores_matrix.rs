@@ -1,0 +1,286 @@
+//! Two stores, of which every call to one fails in every way: the other has its backup, what is listed is whole, and `copy` completes what is missing.
+
+use std::{fmt::Debug, future::poll_fn, sync::Arc, task::Poll};
+
+use clap::Parser as _;
+use redis_backup::{
+    cli::Cli,
+    domain::{archive::Identities, catalog::Key},
+    edge::store::{Fault, Flaky, Memory, Operation, Store},
+    failure::{Exit, Failure, chain},
+    flow::{self, Context},
+    report::{Outcome, Progress},
+};
+use tokio::sync::watch;
+
+use super::{
+    bench::{SOURCE, digest, fill},
+    matrix::{faults_of, json, now},
+};
+use crate::servers::{Version, redis::Server};
+
+const FIRST: &str = "/nonexistent/first";
+const SECOND: &str = "/nonexistent/second";
+
+/// Two stores in memory, each reached through faults.
+struct Stage {
+    first: Memory,
+    second: Memory,
+}
+
+/// What a verb was, and which calls came to each store.
+struct Ran {
+    outcome: Result<Outcome, Failure>,
+    first: Flaky,
+    second: Flaky,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self { first: Memory::new(now()), second: Memory::new(now()) }
+    }
+
+    async fn run(&self, words: &[&str], of_first: &[Fault], of_second: &[Fault]) -> Ran {
+        let (first, second) = self.flaky(of_first, of_second);
+        let context = context(&first, &second);
+        let outcome = flow::run(cli(words), &context).await;
+        Ran { outcome, first, second }
+    }
+
+    fn flaky(&self, of_first: &[Fault], of_second: &[Fault]) -> (Flaky, Flaky) {
+        self.first.set_clock(now());
+        self.second.set_clock(now());
+        let first = Flaky::new(Arc::new(self.first.clone()), of_first.iter().cloned());
+        let second = Flaky::new(Arc::new(self.second.clone()), of_second.iter().cloned());
+        (first, second)
+    }
+
+    /// The promise, in one of the stores. Returns how many backups it has.
+    async fn assert_listed_are_whole(&self, store: &str, what: &impl Debug) -> usize {
+        let words =
+            ["verify", "--all", "--level", "content", "--source-name", SOURCE, "--store", store];
+        match self.run(&words, &[], &[]).await.outcome {
+            Ok(outcome) => {
+                let report = json(&outcome);
+                assert_eq!(outcome.exit, Exit::Done, "{what:?}: {report}");
+                report["backups"].as_array().unwrap().len()
+            }
+            Err(Failure::NoBackup { .. }) => 0,
+            Err(failure) => panic!("{what:?}: {}", chain(&failure)),
+        }
+    }
+
+    async fn assert_copy_completes(&self, what: &impl Debug) {
+        let outcome = self.run(&COPY, &[], &[]).await.outcome;
+        let outcome = outcome.unwrap_or_else(|failure| panic!("{what:?}: {}", chain(&failure)));
+        assert_eq!(outcome.exit, Exit::Done, "{what:?}: {}", json(&outcome));
+        let counts = [
+            self.assert_listed_are_whole(FIRST, what).await,
+            self.assert_listed_are_whole(SECOND, what).await,
+        ];
+        assert_eq!(counts[0], counts[1], "{what:?}: not all is copied");
+        self.assert_no_orphans(what).await;
+    }
+
+    /// Each archive belongs to a backup that is listed, in both stores.
+    async fn assert_no_orphans(&self, what: &impl Debug) {
+        for memory in [&self.first, &self.second] {
+            let keys = |folder: &str| {
+                let prefix = format!("{SOURCE}/{folder}/");
+                async move {
+                    let listed = memory.list(&prefix).await.unwrap();
+                    listed.into_iter().map(|listed| listed.key).collect::<Vec<Key>>()
+                }
+            };
+            let manifests = keys("manifests").await;
+            for archive in keys("archives").await {
+                let backup = archive.as_str().split('/').nth(2).unwrap();
+                let is_listed = manifests.iter().any(|key| key.as_str().contains(backup));
+                assert!(is_listed, "{what:?}: {archive} is left over");
+            }
+        }
+    }
+}
+
+const COPY: [&str; 8] = ["copy", "--all", "--from", FIRST, "--to", SECOND, "--source-name", SOURCE];
+
+fn cli(words: &[&str]) -> Cli {
+    Cli::try_parse_from([&["redis-backup"], words].concat()).unwrap()
+}
+
+fn context(first: &Flaky, second: &Flaky) -> Context {
+    let (sender, signal) = watch::channel(None);
+    drop(sender);
+    let (first, second) = (first.clone(), second.clone());
+    Context {
+        clock: Arc::new(now),
+        chance: Arc::new(rand::random),
+        environment: Arc::new(|_| None),
+        signal,
+        progress: Progress::quiet(),
+        over_store: Arc::new(move |store: Arc<dyn Store>| -> Arc<dyn Store> {
+            match store.address().as_str() {
+                FIRST => Arc::new(first.clone()),
+                SECOND => Arc::new(second.clone()),
+                other => panic!("{other} is opened"),
+            }
+        }),
+        identities: Identities::default(),
+    }
+}
+
+fn backup_words(url: &str) -> Vec<&str> {
+    let stores = ["--source-name", SOURCE, "--store", FIRST, "--store", SECOND];
+    [&["backup", "--source-url", url][..], &stores].concat()
+}
+
+fn source() -> Server {
+    let source = Server::start(&Version::usual(), &[]);
+    fill(&source, 3, 1);
+    source
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_call_to_one_store_fails_the_other_has_the_backup_and_a_copy_completes_it() {
+    let (stage, source) = (Stage::new(), source());
+    let (before, url) = (digest(&source), source.url());
+    let words = backup_words(&url);
+    let first = stage.run(&words, &[], &[]).await;
+    assert_eq!(first.outcome.unwrap().exit, Exit::Done);
+    let ran = stage.run(&words, &[], &[]).await;
+    assert_eq!(ran.outcome.unwrap().exit, Exit::Done);
+    let mut calls = ran.second.calls();
+    calls.extend(first.second.calls());
+    let (mut good, mut listed) = (2, 2);
+    let (mut partial, faults) = (0, faults_of(&calls));
+    for fault in &faults {
+        let ran = stage.run(&words, &[], std::slice::from_ref(fault)).await;
+        let outcome = ran.outcome.unwrap_or_else(|error| panic!("{fault:?}: {}", chain(&error)));
+        good += 1;
+        assert_eq!(stage.assert_listed_are_whole(FIRST, fault).await, good, "{fault:?}");
+        let now_listed = stage.assert_listed_are_whole(SECOND, fault).await;
+        if outcome.exit == Exit::Done {
+            assert_eq!(now_listed, listed + 1, "{fault:?}");
+        } else {
+            assert_eq!(outcome.exit, Exit::Partial, "{fault:?}");
+            partial += 1;
+            let report = json(&outcome);
+            let lost = &report["backups"][0]["lostStores"][0];
+            assert_eq!(lost["store"], SECOND, "{fault:?}: {report}");
+            assert_eq!(lost["exit"], 11, "{fault:?}: {report}");
+        }
+        listed = now_listed;
+        if listed < good {
+            stage.assert_copy_completes(fault).await;
+            listed = good;
+        }
+    }
+    assert_eq!(digest(&source), before, "the source changed");
+    eprintln!("{} faults, {partial} times one store was lost", faults.len());
+    assert!(partial > faults.len() / 4, "only {partial} of {} were met", faults.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_both_stores_fail_the_backup_fails_and_names_both() {
+    let (stage, source) = (Stage::new(), source());
+    let url = source.url();
+    for operation in [Operation::Clock, Operation::Upload, Operation::Write, Operation::Attributes]
+    {
+        let fault = [Fault { failures: usize::MAX, ..Fault::once(operation) }];
+        let failure = stage.run(&backup_words(&url), &fault, &fault).await.outcome.unwrap_err();
+        assert_eq!(failure.exit(), Exit::StoreUnavailable, "{operation:?}");
+        let told = chain(&failure);
+        assert!(told.contains(FIRST) && told.contains(SECOND), "{operation:?}: {told}");
+        stage.assert_no_orphans(&operation).await;
+        for store in [FIRST, SECOND] {
+            assert_eq!(stage.assert_listed_are_whole(store, &operation).await, 0);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_call_fails_in_a_copy_it_is_whole_or_absent_and_can_be_repeated() {
+    let (mut stage, source) = (Stage::new(), source());
+    let url = source.url();
+    let words = ["backup", "--source-url", &url, "--source-name", SOURCE, "--store", FIRST];
+    stage.run(&words, &[], &[]).await.outcome.unwrap();
+    stage.run(&["verify", "--latest", "--store", FIRST], &[], &[]).await.outcome.unwrap();
+    let ran = stage.run(&COPY, &[], &[]).await;
+    assert_eq!(ran.outcome.unwrap().exit, Exit::Done);
+    let faults: Vec<(bool, Fault)> = [(true, &ran.first), (false, &ran.second)]
+        .into_iter()
+        .flat_map(|(is_first, flaky)| {
+            faults_of(&flaky.calls()).into_iter().map(move |fault| (is_first, fault))
+        })
+        .collect();
+    let mut failed = 0;
+    for fault in &faults {
+        stage.second = Memory::new(now());
+        let (is_first, one) = (fault.0, [fault.1.clone()]);
+        let (of_first, of_second) =
+            if is_first { (&one[..], &[][..]) } else { (&[][..], &one[..]) };
+        let ran = stage.run(&COPY, of_first, of_second).await;
+        let listed = stage.assert_listed_are_whole(SECOND, fault).await;
+        match ran.outcome {
+            Ok(outcome) if outcome.exit == Exit::Done => assert_eq!(listed, 1, "{fault:?}"),
+            Ok(outcome) => assert_eq!(outcome.exit, Exit::StoreUnavailable, "{fault:?}"),
+            Err(failure) => assert_eq!(failure.exit(), Exit::StoreUnavailable, "{fault:?}"),
+        }
+        failed += usize::from(listed == 0);
+        stage.assert_copy_completes(fault).await;
+        let records = stage.second.list(&format!("{SOURCE}/records/")).await.unwrap();
+        assert!(!records.is_empty(), "{fault:?}: the proof was not copied");
+    }
+    eprintln!("{} faults, {failed} failed copies", faults.len());
+    assert!(failed > faults.len() / 4, "only {failed} of {} faults were met", faults.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_dropped_at_any_call_is_whole_or_absent_and_can_be_repeated() {
+    let (mut stage, source) = (Stage::new(), source());
+    let url = source.url();
+    let words = ["backup", "--source-url", &url, "--source-name", SOURCE, "--store", FIRST];
+    stage.run(&words, &[], &[]).await.outcome.unwrap();
+    let ran = stage.run(&COPY, &[], &[]).await;
+    let calls = ran.first.calls().len() + ran.second.calls().len();
+    let mut dropped = 0;
+    for (at, more_polls) in (0..=calls).flat_map(|at| [(at, 0), (at, 1)]) {
+        stage.second = Memory::new(now());
+        let (first, second) = stage.flaky(&[], &[]);
+        let context = context(&first, &second);
+        let mut run = Box::pin(flow::run(cli(&COPY), &context));
+        let mut left = more_polls;
+        let ended = poll_fn(|task| match run.as_mut().poll(task) {
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending if first.calls().len() + second.calls().len() < at => Poll::Pending,
+            Poll::Pending if left == 0 => Poll::Ready(false),
+            Poll::Pending => {
+                left -= 1;
+                Poll::Pending
+            }
+        })
+        .await;
+        drop(run);
+        dropped += usize::from(!ended);
+        stage.assert_listed_are_whole(SECOND, &at).await;
+        stage.assert_copy_completes(&format!("dropped at call {at}")).await;
+    }
+    eprintln!("{dropped} copies dropped at {calls} calls");
+    assert!(dropped > calls, "only {dropped} were dropped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_run_left_under_the_same_key_never_becomes_a_part_of_a_copy() {
+    let (stage, source) = (Stage::new(), source());
+    let url = source.url();
+    let words = ["backup", "--source-url", &url, "--source-name", SOURCE, "--store", FIRST];
+    stage.run(&words, &[], &[]).await.outcome.unwrap();
+    let archives = stage.first.list(&format!("{SOURCE}/archives/")).await.unwrap();
+    for listed in &archives {
+        let body = stage.first.read(&listed.key, usize::MAX).await.unwrap();
+        let mut other = body.to_vec();
+        other[0] ^= 1;
+        stage.second.create(&listed.key, other.into()).await.unwrap();
+    }
+    stage.assert_copy_completes(&"other bytes under the same keys").await;
+}
