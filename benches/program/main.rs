@@ -50,7 +50,7 @@ fn main() -> Result<()> {
     let bench = Bench::prepare(if is_large { LARGE_FACTOR } else { 1 })?;
     let mut rows = vec![bench.scan(rounds)?];
     rows.extend(bench.capture(rounds)?);
-    rows.push(bench.capture_into_s3(rounds.min(3))?);
+    rows.extend(bench.capture_into_s3(rounds.min(3))?);
     rows.push(bench.verify(rounds)?);
     rows.push(bench.restore(rounds)?);
     rows.push(bench.list(rounds)?);
@@ -214,18 +214,26 @@ impl Bench {
         Ok(push)
     }
 
-    fn capture_into_s3(&self, rounds: usize) -> Result<Row> {
-        let folder = self.path("s3");
+    fn capture_into_s3(&self, rounds: usize) -> Result<Vec<Row>> {
+        let (folder, second) = (self.path("s3"), self.path("second"));
         let server = Server::s3(&folder)?;
-        let mut runs = Vec::new();
+        let (mut runs, mut both) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
             runs.push(run(&mut with_credentials(self.backup(&s3_store(&server))))?);
             self.rest()?;
+            let mut backup = with_credentials(self.backup(&s3_store(&server)));
+            both.push(run(backup.arg("--store").arg(&second))?);
+            self.rest()?;
         }
         println!("backup into S3 {}", spread(&runs));
+        println!("backup into S3 and a directory at once {}", spread(&both));
         drop(server);
         fs::remove_dir_all(folder)?;
-        Ok(memory("highest resident memory of `backup` into S3", &runs))
+        fs::remove_dir_all(second)?;
+        Ok(vec![
+            memory("highest resident memory of `backup` into S3", &runs),
+            memory("highest resident memory of `backup` into S3 and a directory at once", &both),
+        ])
     }
 
     fn verify(&self, rounds: usize) -> Result<Row> {

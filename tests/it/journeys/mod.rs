@@ -12,6 +12,7 @@ mod resumed;
 mod s3;
 mod sentinel;
 mod standalone;
+mod stores;
 mod tool;
 mod versions;
 

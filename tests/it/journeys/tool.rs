@@ -61,7 +61,13 @@ impl Tool {
     }
 
     pub(super) fn with_store(mut self, store: &str) -> Self {
-        store.clone_into(&mut self.place[1]);
+        self.place = ["--store", store, "--source-name", "journey"].map(str::to_owned).to_vec();
+        self
+    }
+
+    /// From here on the config file alone tells the stores.
+    pub(super) fn without_store(mut self) -> Self {
+        self.place = self.place.split_off(2);
         self
     }
 
@@ -121,6 +127,12 @@ impl Tool {
     #[track_caller]
     pub(super) fn manifest(&self) -> Value {
         self.done("show", &["--latest"])["manifest"].clone()
+    }
+
+    /// A call of a verb that names its stores in another way.
+    pub(super) fn run_anywhere(&self, verb: &str, arguments: &[impl AsRef<OsStr>]) -> Run {
+        let tool = Self { place: Vec::new(), ..self.clone() };
+        tool.run(verb, arguments)
     }
 
     pub(super) fn run(&self, verb: &str, arguments: &[impl AsRef<OsStr>]) -> Run {
