@@ -10,10 +10,7 @@ use crate::{
         identity::BackupId,
         manifest::Object,
     },
-    edge::{
-        direct,
-        store::{self, Download, PART_BYTES, Part, Store, Upload},
-    },
+    edge::store::{self, Download, Part, Store, Upload},
     failure::Failure,
     flow::Context,
     report::Bar,
@@ -122,9 +119,7 @@ impl Relay<'_> {
         let (mut digester, mut rest) = (Digester::default(), Bytes::new());
         loop {
             let share = self.budget.part().await;
-            let left = wanted.bytes.saturating_sub(digester.bytes());
-            let size = PART_BYTES.min(usize::try_from(left).unwrap_or(PART_BYTES));
-            let mut body = direct::Buffer::new(size.max(1));
+            let mut body = self.budget.buffer();
             while body.room() > 0 {
                 if rest.is_empty() {
                     match self.next(&mut *download).await?.map_err(failed)? {
@@ -138,7 +133,7 @@ impl Relay<'_> {
             if body.is_empty() {
                 break;
             }
-            let body = Bytes::from(body);
+            let body = self.budget.bytes(body);
             bar.add(body.len() as u64);
             digester = digest(digester, body.clone()).await?;
             if digester.bytes() > wanted.bytes {

@@ -15,8 +15,8 @@ use crate::{
         manifest::Object,
     },
     edge::{
-        direct, spool,
-        store::{PART_BYTES, Part, Store, Upload},
+        spool,
+        store::{Part, Store, Upload},
     },
     failure::Failure,
 };
@@ -132,8 +132,7 @@ async fn send_object(
     let mut left = OBJECT_BYTES_MAX;
     while left > 0 && !rest.is_empty() {
         let share = budget.part().await;
-        let size = PART_BYTES.min(usize::try_from(left).unwrap_or(usize::MAX));
-        let mut body = direct::Buffer::new(size);
+        let mut body = budget.buffer();
         while body.room() > 0 {
             if rest.is_empty() {
                 match next(incoming).await? {
@@ -146,7 +145,7 @@ async fn send_object(
         }
         left -= body.len() as u64;
         upload
-            .write(Part { body: body.into(), budget: share })
+            .write(Part { body: budget.bytes(body), budget: share })
             .await
             .map_err(|source| Failure::Store { attempt: "store a part".to_owned(), source })?;
         if rest.is_empty() && left > 0 {
