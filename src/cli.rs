@@ -98,7 +98,7 @@ pub enum Verb {
     Unpin(Pin),
     /// Take a suspect backup for the new normal.
     Accept(Accept),
-    /// Scan an RDB file and print its facts, or where it is broken.
+    /// Scan an RDB or append-only files and print their facts, or where they are broken.
     Inspect(Inspect),
     /// Try the whole path of a backup and name the fix for each finding.
     Check(Check),
@@ -355,6 +355,10 @@ pub struct Restore {
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
 
+    /// Take the RDB or the append-only files [default: what reaches further].
+    #[arg(long, value_name = "FORM")]
+    pub from: Option<RestoreFrom>,
+
     /// Shard of a Cluster.
     #[arg(long, value_name = "NUMBER")]
     pub shard: Option<u32>,
@@ -385,6 +389,12 @@ pub struct Restore {
     pub names: DatasetNames,
     #[command(flatten)]
     pub identity: IdentityFrom,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RestoreFrom {
+    Rdb,
+    Aof,
 }
 
 /// Under which names the server looks for its dataset when it starts.
@@ -435,7 +445,7 @@ pub struct Fetch {
 
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// An RDB file, or `-` for standard input.
+    /// An RDB, an append-only file, the .manifest or folder of a set, or `-` for standard input.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Count the keys outside these slots, such as 0-5460,10923-16383.

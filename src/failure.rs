@@ -4,7 +4,7 @@ use std::{error::Error, fmt::Write as _, io, path::PathBuf, process::ExitCode};
 
 use crate::{
     domain::{
-        archive, capture,
+        aof, archive, capture,
         identity::{BackupId, SourceName},
         manifest, rdb, source, topology,
     },
@@ -179,6 +179,12 @@ pub enum Failure {
         #[source]
         source: rdb::Error,
     },
+    #[error("scan {what}")]
+    ScanAof {
+        what: String,
+        #[source]
+        source: aof::Error,
+    },
     /// A backup that is not what its manifest says.
     #[error("{backup}: {finding}")]
     Corrupt { backup: BackupId, finding: String },
@@ -234,6 +240,7 @@ impl Failure {
             Self::CapturedRdb { .. }
             | Self::Archive { .. }
             | Self::Scan { .. }
+            | Self::ScanAof { .. }
             | Self::Corrupt { .. } => Exit::Corrupt,
             Self::Manifest { source, .. } => match source {
                 manifest::Error::Newer { .. } => Exit::Incompatible,
@@ -291,6 +298,7 @@ impl Failure {
             Self::Archive { .. } | Self::Manifest { .. } | Self::Corrupt { .. } => {
                 "take the same backup from another store by --store, or the one before (`redis-backup list`); keep this one for a look".into()
             }
+            Self::ScanAof { .. } => "the file is damaged or no append-only file; take another".into(),
             Self::Scan { .. } => "the file is damaged or no RDB file; take another".into(),
             Self::NoBackup { .. } => "`redis-backup list --store STORE` shows what there is; check the name of the store and of the source".into(),
             Self::OtherOrigin { .. } => {

@@ -152,6 +152,18 @@ pub fn installation_key(
 /// Name of the archive that holds a shard's RDB.
 pub const DUMP: &str = "dump.rdb";
 
+/// Name of the archive that holds an append-only file, numbered in the order in which a server loads them.
+pub fn aof_archive(index: usize) -> String {
+    format!("{AOF}{index:03}")
+}
+
+/// Whether an archive of that name holds an append-only file.
+pub fn is_aof_archive(name: &str) -> bool {
+    name.starts_with(AOF)
+}
+
+const AOF: &str = "aof-";
+
 /// Name of the archive that tells what the manifest must not.
 pub const INSTALLATION: &str = "installation.json";
 

@@ -7,8 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    aof::{self, FileFacts},
     archive::{Codec, Encryption},
-    catalog::Key,
+    catalog::{self, Key},
     digest::{Crc64Nvme, Sha256},
     identity::{BackupId, ScheduleName, SourceName},
     rdb::{Content, SlotRange},
@@ -115,6 +116,8 @@ pub struct ShardManifest {
     pub slots: Vec<SlotRange>,
     /// None where only the append-only files were captured.
     pub rdb: Option<RdbCapture>,
+    /// None where only the RDB was captured.
+    pub aof: Option<AofCapture>,
     pub archives: Vec<Archive>,
 }
 
@@ -122,6 +125,29 @@ impl ShardManifest {
     /// What the scanner found in the RDB, where one was captured.
     pub fn rdb_content(&self) -> Option<&Content> {
         self.rdb.as_ref().map(|rdb| &rdb.content)
+    }
+
+    pub fn archive(&self, name: &str) -> Option<&Archive> {
+        self.archives.iter().find(|archive| archive.name == name)
+    }
+
+    /// What is wrong with it, for people: captures and archives must be each other's.
+    fn finding(&self) -> Option<String> {
+        let Self { shard: _, slots: _, rdb, aof, archives } = self;
+        if archives.is_empty() {
+            return Some("it has no archive".to_owned());
+        }
+        if rdb.is_some() != self.archive(catalog::DUMP).is_some() {
+            return Some(format!("{} and the capture of an RDB go together", catalog::DUMP));
+        }
+        let captured = usize::from(rdb.is_some()) + aof.as_ref().map_or(0, |aof| aof.files.len());
+        if archives.len() != captured {
+            return Some(format!(
+                "it has {} archives and {captured} captured files",
+                archives.len()
+            ));
+        }
+        aof.as_ref()?.finding(self)
     }
 }
 
@@ -135,6 +161,125 @@ pub struct RdbCapture {
     pub captured_from: NodeRole,
     pub replication: ReplicationPoint,
     pub content: Content,
+}
+
+/// One append-only set, to which moment it reaches, and what its files are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AofCapture {
+    /// By the captured server's own clock.
+    pub captured_at: Timestamp,
+    pub captured_from: NodeRole,
+    /// The set holds at least all up to this place.
+    pub replication: ReplicationPoint,
+    /// In the order in which a server loads them. The single file of Redis 6.2 is a base.
+    pub files: Vec<AofFile>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AofFile {
+    /// As the server named it, without a path.
+    pub name: String,
+    /// Its number in the server's own list; 1 for the single file of Redis 6.2.
+    pub sequence: u64,
+    pub role: AofRole,
+    /// Name of the archive that holds it.
+    pub archive: String,
+    /// Of what is stored, which ends with the last whole command.
+    pub facts: FileFacts,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AofRole {
+    Base,
+    Increment,
+}
+
+impl From<aof::list::Role> for AofRole {
+    /// History is never loaded, so nobody asks for it.
+    fn from(role: aof::list::Role) -> Self {
+        match role {
+            aof::list::Role::Base => Self::Base,
+            aof::list::Role::History | aof::list::Role::Increment => Self::Increment,
+        }
+    }
+}
+
+impl fmt::Display for AofRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Base => "base",
+            Self::Increment => "increment",
+        })
+    }
+}
+
+impl AofCapture {
+    /// Before their codec.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.facts.bytes).sum()
+    }
+
+    pub fn commands(&self) -> u64 {
+        self.files.iter().map(|file| file.facts.commands).sum()
+    }
+
+    /// The RDB that the set begins with.
+    pub fn preamble(&self) -> Option<&Content> {
+        self.files.first()?.facts.preamble.as_ref()
+    }
+
+    /// The setting `appendfilename` as far as the files' names tell it, without `.1.base.rdb` and the like.
+    pub fn stem(&self) -> &str {
+        let name = self.files.first().map_or("appendonly.aof", |file| file.name.as_str());
+        let mut parts = name.rsplitn(4, '.');
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some("rdb" | "aof"), Some("base" | "incr"), Some(number), Some(stem))
+                if number.bytes().all(|byte| byte.is_ascii_digit()) =>
+            {
+                stem
+            }
+            _ => name,
+        }
+    }
+
+    /// The list as a server of the multi-part form reads it.
+    pub fn file_list(&self) -> Result<aof::list::FileList, aof::list::Error> {
+        let files = self.files.iter().map(|file| aof::list::File {
+            name: file.name.clone(),
+            sequence: file.sequence,
+            role: match file.role {
+                AofRole::Base => aof::list::Role::Base,
+                AofRole::Increment => aof::list::Role::Increment,
+            },
+        });
+        aof::list::FileList::new(files.collect())
+    }
+
+    /// What is wrong with it, for people.
+    fn finding(&self, shard: &ShardManifest) -> Option<String> {
+        if let Err(error) = self.file_list() {
+            return Some(error.to_string());
+        }
+        for (index, file) in self.files.iter().enumerate() {
+            let AofFile { name, sequence: _, role, archive, facts } = file;
+            if *archive != catalog::aof_archive(index) {
+                return Some(format!("append-only file {index} is in archive {archive}"));
+            }
+            if shard.archive(archive).is_none() {
+                return Some(format!("there is no archive {archive} for {name}"));
+            }
+            if (index > 0) && *role == AofRole::Base {
+                return Some(format!("the base {name} does not come first"));
+            }
+            if facts.whole_bytes != facts.bytes {
+                return Some(format!("{name} does not end with a whole command"));
+            }
+        }
+        None
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -261,11 +406,11 @@ impl Manifest {
             if shard.shard as usize != index {
                 return inconsistent(format!("shard {} stands at place {index}", shard.shard));
             }
-            if shard.archives.is_empty() {
-                return inconsistent(format!("shard {index} has no archive"));
+            if let Some(finding) = shard.finding() {
+                return inconsistent(format!("shard {index}: {finding}"));
             }
         }
-        let prefix = super::catalog::archives_prefix(&self.source, &self.backup);
+        let prefix = catalog::archives_prefix(&self.source, &self.backup);
         for archive in self.archives() {
             if archive.objects.is_empty() {
                 return inconsistent(format!("archive {} has no object", archive.name));

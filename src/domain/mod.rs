@@ -1,6 +1,7 @@
 //! The vocabulary and the decisions. Pure: same arguments, same answer.
 
 pub mod agenda;
+pub mod aof;
 pub mod archive;
 pub mod capture;
 pub mod catalog;
@@ -17,6 +18,7 @@ pub mod rdb;
 pub mod record;
 pub mod retention;
 pub mod schedule;
+mod sds;
 pub mod secret;
 pub mod shrink_guard;
 pub mod source;

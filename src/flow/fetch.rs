@@ -10,7 +10,13 @@ use super::{
 };
 use crate::{
     cli::Fetch,
-    domain::{catalog as names, manifest::Archive, rdb::Expectations},
+    domain::{
+        aof::list,
+        digest::Sha256,
+        identity::BackupId,
+        manifest::{AofCapture, Archive},
+        rdb::Expectations,
+    },
     failure::Failure,
     report::{FetchReport, FetchedFile, Outcome},
     settings::Settings,
@@ -41,27 +47,64 @@ pub(super) async fn run(
             into.clone()
         };
         for archive in &manifest_shard.archives {
-            files.push(fetch_one(&located, archive, &folder, context).await?);
+            let file = manifest_shard
+                .aof
+                .iter()
+                .flat_map(|aof| &aof.files)
+                .find(|file| file.archive == archive.name);
+            files.push(match file {
+                Some(file) => {
+                    let folder = folder.join(AOF_FOLDER);
+                    fetch_one(&located, archive, &folder, &file.name, context).await?
+                }
+                None => fetch_one(&located, archive, &folder, &archive.name, context).await?,
+            });
+        }
+        if let Some(aof) = &manifest_shard.aof {
+            files.push(write_list(aof, &folder.join(AOF_FOLDER), &manifest.backup)?);
         }
     }
     Ok(Outcome::done(FetchReport { kind: "fetch", version: 1, backup: manifest.backup, files }))
+}
+
+/// As Redis calls it where no config says otherwise; one for the set, so that no name meets dump.rdb.
+const AOF_FOLDER: &str = "appendonlydir";
+
+/// The list by which a server of the multi-part form loads the set: it must be named after `appendfilename`.
+fn write_list(aof: &AofCapture, folder: &Path, backup: &BackupId) -> Result<FetchedFile, Failure> {
+    let list = aof
+        .file_list()
+        .map_err(|error| Failure::Corrupt { backup: backup.clone(), finding: error.to_string() })?;
+    let path = folder.join(format!("{}{}", aof.stem(), list::EXTENSION));
+    refuse_existing(&path)?;
+    let local = |source| Failure::Local { attempt: format!("write {}", path.display()), source };
+    let text = list.encode();
+    let mut file = fs::File::create_new(&path).map_err(local)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(local)?;
+    Ok(FetchedFile { bytes: text.len() as u64, sha256: Sha256::of(text.as_bytes()), path })
+}
+
+fn refuse_existing(path: &Path) -> Result<(), Failure> {
+    if path.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    Err(Failure::Refused {
+        finding: format!("{} is there already; nothing was replaced", path.display()),
+        hint: "name another folder by --into, or move the file away".to_owned(),
+    })
 }
 
 async fn fetch_one(
     located: &Located,
     archive: &Archive,
     folder: &Path,
+    name: &str,
     context: &Context,
 ) -> Result<FetchedFile, Failure> {
-    let path = folder.join(&archive.name);
+    let path = folder.join(name);
     let local = |source| Failure::Local { attempt: format!("write {}", path.display()), source };
     fs::create_dir_all(folder).map_err(local)?;
-    if path.symlink_metadata().is_ok() {
-        return Err(Failure::Refused {
-            finding: format!("{} is there already; nothing was replaced", path.display()),
-            hint: "name another folder by --into, or move the file away".to_owned(),
-        });
-    }
+    refuse_existing(&path)?;
     // Under its own name only when it is whole; gone with this function where it is not.
     let partial = tempfile::Builder::new()
         .prefix(&format!(".{}.partial-", archive.name))
@@ -76,7 +119,7 @@ async fn fetch_one(
         })
     });
     let bar = context.progress.bar(archive.name.clone(), Some(archive.stored_bytes()));
-    let scan = (archive.name == names::DUMP).then(Expectations::default);
+    let scan = Some(Expectations::default());
     let store = &*located.opened.store;
     let plain =
         read_back(store, &context.identities, &located.backup, archive, scan, sink, &bar).await?;

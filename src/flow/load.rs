@@ -12,14 +12,15 @@ use std::{
 use super::{
     Context,
     catalog::Located,
+    pieces::{self, Piece},
     verify::{self, Examined},
 };
 use crate::{
     domain::{
         compatibility::{self, Choice, ServerVersion},
-        identity::BackupId,
+        dataset::Form,
         installation::ReadInstallation,
-        manifest::{Archive, Manifest, Server, ShardManifest},
+        manifest::{Manifest, Server, ShardManifest},
         rdb::Content,
         verification,
     },
@@ -51,9 +52,10 @@ pub(super) async fn run(
     };
     let mut result = Examined::default();
     for shard in &manifest.shards {
-        for archive in &shard.archives {
-            let (binary, choice) = choose(manifest, shard, &binaries)?;
-            let load = Load { located, installation: &installation, shard, archive, context };
+        let captured = [(Form::Rdb, shard.rdb.is_some()), (Form::Aof, shard.aof.is_some())];
+        for (form, _) in captured.into_iter().filter(|(_, is_there)| *is_there) {
+            let (binary, choice) = choose(form, manifest, shard, &binaries)?;
+            let load = Load { located, installation: &installation, shard, form, context };
             match load.run(binary, choice, &mut result).await {
                 Ok(()) => {}
                 Err(failure) => result.findings.push(finding_of_load(failure)?),
@@ -65,14 +67,21 @@ pub(super) async fn run(
 
 /// The installed server that proves the shard best.
 fn choose<'a>(
+    form: Form,
     manifest: &Manifest,
     shard: &ShardManifest,
     binaries: &'a [Binary],
 ) -> Result<(&'a Binary, Choice), Failure> {
     let source = server_version(&manifest.server)?;
     let versions: Vec<ServerVersion> = binaries.iter().map(|binary| binary.version).collect();
-    let content = rdb_content(&manifest.backup, shard)?;
-    let choice = compatibility::choose(content, &source, &versions).map_err(|refusals| {
+    let chosen = match (form, &shard.aof) {
+        (Form::Aof, Some(aof)) => compatibility::choose_for_aof(aof, &source, &versions),
+        (Form::Rdb, _) | (Form::Aof, None) => {
+            let content = pieces::rdb_content(&manifest.backup, shard)?;
+            compatibility::choose(content, &source, &versions)
+        }
+    };
+    let choice = chosen.map_err(|refusals| {
         let reasons: Vec<String> = refusals
             .iter()
             .flat_map(|(_, reasons)| reasons)
@@ -80,7 +89,7 @@ fn choose<'a>(
             .collect();
         Failure::Incompatible(if binaries.is_empty() {
             format!(
-                "no redis-server or valkey-server is in PATH; one that loads an RDB of {} is needed",
+                "no redis-server or valkey-server is in PATH; one that loads a backup of {} is needed",
                 manifest.server
             )
         } else {
@@ -93,27 +102,16 @@ fn choose<'a>(
     Ok((binary, choice))
 }
 
-/// What must be there to load or restore an RDB.
-pub(super) fn rdb_content<'a>(
-    backup: &BackupId,
-    shard: &'a ShardManifest,
-) -> Result<&'a Content, Failure> {
-    shard.rdb_content().ok_or_else(|| Failure::Corrupt {
-        backup: backup.clone(),
-        finding: format!("shard {} holds no RDB", shard.shard),
-    })
-}
-
 pub(super) fn server_version(server: &Server) -> Result<ServerVersion, Failure> {
     ServerVersion::of(server).map_err(|error| Failure::Incompatible(chain(&error)))
 }
 
-/// One archive on its way into a server.
+/// One capture on its way into a server.
 struct Load<'a> {
     located: &'a Located,
     installation: &'a ReadInstallation,
     shard: &'a ShardManifest,
-    archive: &'a Archive,
+    form: Form,
     context: &'a Context,
 }
 
@@ -124,15 +122,22 @@ impl Load<'_> {
         choice: Choice,
         result: &mut Examined,
     ) -> Result<(), Failure> {
-        let Self { located, installation, shard, archive, context } = self;
-        let content = rdb_content(&located.backup, shard)?;
-        let bytes = content.bytes();
+        let Self { located, installation, shard, form, context } = self;
+        let pieces = pieces::of(*form, &located.backup, shard)?;
+        let bytes = pieces.iter().map(Piece::bytes).sum();
         let room = Room::new(&folder(bytes, context)?).map_err(Failure::Server)?;
-        let sink = file_sink(&room.rdb())?;
-        let plain = verify::read_archive(located, shard, archive, sink, context).await?;
-        result.findings.extend(verify::compare(installation, shard, archive, &plain));
-
+        let path = match form {
+            Form::Rdb => room.rdb(),
+            Form::Aof => room.aof(),
+        };
+        for Piece { archive, before, plain_bytes: _ } in &pieces {
+            let mut sink = file_sink(&path)?;
+            sink(before)?;
+            let plain = verify::read_archive(located, shard, archive, sink, context).await?;
+            result.findings.extend(verify::compare(installation, shard, archive, &plain));
+        }
         let loading = Loading {
+            append_only: *form == Form::Aof,
             databases: choice.databases,
             version_check_relaxed: choice.version_check_relaxed,
             limit: LOAD_LIMIT_MIN + Duration::from_secs(bytes / LOAD_BYTES_PER_SECOND_MIN),
@@ -144,20 +149,37 @@ impl Load<'_> {
             })
             .await;
         bar.finish();
-        let Proof { server, loaded } = proof.map_err(Failure::Server)?;
-        match content {
-            Content::Read(facts) => result.findings.extend(
-                verification::compare(facts, &loaded)
+        self.judge(&proof.map_err(Failure::Server)?, result);
+        Ok(())
+    }
+
+    /// Counts are compared where they are known before: commands make keys that only a server can count.
+    fn judge(&self, proof: &Proof, result: &mut Examined) {
+        let Self { located: _, installation: _, shard, form, context: _ } = self;
+        let Proof { server, loaded } = proof;
+        let expected = match (form, &shard.aof) {
+            (Form::Aof, Some(aof)) => aof.preamble().filter(|_| aof.commands() == 0),
+            (Form::Rdb, _) | (Form::Aof, None) => shard.rdb_content(),
+        };
+        match expected {
+            Some(Content::Read(facts)) => result.findings.extend(
+                verification::compare(facts, loaded)
                     .iter()
                     .map(|finding| format!("shard {}: {finding}", shard.shard)),
             ),
-            // The load itself is the proof of what this program cannot read.
-            Content::Unread(_) => {}
+            // The load itself is the proof of what this program cannot read or count.
+            Some(Content::Unread(_)) | None => {}
         }
         let keys: u64 = loaded.databases.values().map(|database| database.keys).sum();
-        result.evidence.push(format!("shard {}: {server} loaded {keys} keys", shard.shard));
+        let what = match (form, &shard.aof) {
+            (Form::Aof, Some(aof)) => format!(
+                "every one of {} commands of the append-only files, which make {keys} keys",
+                aof.commands()
+            ),
+            (Form::Rdb, _) | (Form::Aof, None) => format!("{keys} keys"),
+        };
+        result.evidence.push(format!("shard {}: {server} loaded {what}", shard.shard));
         result.server = Some(server.server());
-        Ok(())
     }
 }
 
@@ -179,12 +201,12 @@ fn folder(bytes: u64, context: &Context) -> Result<PathBuf, Failure> {
         }
     }
     Err(Failure::Refused {
-        finding: format!("no folder has room for an RDB of {bytes} bytes: {}", looked.join(", ")),
+        finding: format!("no folder has room for {bytes} bytes to load: {}", looked.join(", ")),
         hint: "make room, or name a folder by TMPDIR".to_owned(),
     })
 }
 
-/// Writes plain bytes to a new private file.
+/// Writes plain bytes to a private file, behind what is there.
 pub(super) fn file_sink(path: &Path) -> Result<super::transfer::Sink, Failure> {
     let path = path.to_owned();
     let failed = |path: &Path, source| Failure::Local {
@@ -192,8 +214,8 @@ pub(super) fn file_sink(path: &Path) -> Result<super::transfer::Sink, Failure> {
         source,
     };
     let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
+        .append(true)
+        .create(true)
         .mode(0o600)
         .open(&path)
         .map_err(|source| failed(&path, source))?;

@@ -10,6 +10,7 @@ mod list;
 mod load;
 mod mark;
 mod origin;
+mod pieces;
 mod prune;
 mod restore;
 mod retention;

@@ -6,15 +6,16 @@ use super::{
     Context,
     catalog::{self, Holding, Holdings, Located, Newest},
     load,
-    transfer::{Plain, read_back},
+    transfer::{Plain, Scanned, read_back},
     unlock::unlock,
 };
 use crate::{
     cli::{IdentityFrom, Place, Verify, VerifyLevel, Which},
     domain::{
+        aof::FileFacts,
         installation::{self, ReadInstallation},
-        manifest::{Archive, Manifest, Object, Server, ShardManifest},
-        rdb::{Content, Expectations, Scanned},
+        manifest::{AofFile, Archive, Manifest, Object, Server, ShardManifest},
+        rdb::{self, Content, Expectations},
         record::{Event, Level, Verification},
     },
     edge::store::{self, Store},
@@ -244,8 +245,12 @@ async fn content(
             match read_archive(located, shard, archive, discard, context).await {
                 Ok(plain) => {
                     result.findings.extend(compare(&installation, shard, archive, &plain));
+                    let form = match plain.scanned {
+                        Some(Scanned::Rdb(_)) | None => "RDB",
+                        Some(Scanned::Aof(_)) => "append-only file",
+                    };
                     result.evidence.push(format!(
-                        "shard {} {}: {} bytes read back, digests and RDB sound",
+                        "shard {} {}: {} bytes read back, digests and {form} sound",
                         shard.shard, archive.name, plain.digests.bytes
                     ));
                 }
@@ -297,18 +302,50 @@ pub(super) fn compare(
             shard.shard, archive.name
         )),
     }
-    if let Some(Scanned { content, private: _ }) = &plain.scanned
-        && let Some(expected) = shard.rdb_content()
-        && !same_content(content, expected)
-    {
-        findings.push(format!(
-            "the facts of shard {} are not those of the manifest: {} keys, not {}",
-            shard.shard,
-            keys_text(content),
-            keys_text(expected),
-        ));
+    match &plain.scanned {
+        Some(Scanned::Rdb(scanned)) => {
+            let rdb::Scanned { content, private: _ } = &**scanned;
+            if let Some(expected) = shard.rdb_content()
+                && !same_content(content, expected)
+            {
+                findings.push(format!(
+                    "the facts of shard {} are not those of the manifest: {} keys, not {}",
+                    shard.shard,
+                    keys_text(content),
+                    keys_text(expected),
+                ));
+            }
+        }
+        Some(Scanned::Aof(scanned)) => {
+            let files = shard.aof.iter().flat_map(|aof| &aof.files);
+            for AofFile { facts, name, .. } in files.filter(|file| file.archive == archive.name) {
+                findings.extend(difference_of_aof(shard.shard, name, &scanned.facts, facts));
+            }
+        }
+        None => {}
     }
     findings
+}
+
+fn difference_of_aof(
+    shard: u32,
+    name: &str,
+    found: &FileFacts,
+    expected: &FileFacts,
+) -> Option<String> {
+    let same_preamble = match (&found.preamble, &expected.preamble) {
+        (Some(found), Some(expected)) => same_content(found, expected),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    };
+    let preamble = found.preamble.clone();
+    if same_preamble && *found == (FileFacts { preamble, ..expected.clone() }) {
+        return None;
+    }
+    Some(format!(
+        "the facts of {name} of shard {shard} are not those of the manifest: {} commands up to byte {}, not {} up to {}",
+        found.commands, found.whole_bytes, expected.commands, expected.whole_bytes,
+    ))
 }
 
 /// A newer program reads what an older one could not; that is no difference.

@@ -1,11 +1,19 @@
-//! The doctor's word on an RDB file.
+//! The doctor's word on an RDB file or append-only files.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::Serialize;
 
-use super::{show::write_facts, table::Table, text};
-use crate::domain::rdb::{Checksum, Facts, Private, Unread};
+use super::{
+    show::{write_aof_file, write_facts},
+    table::Table,
+    text,
+};
+use crate::domain::{
+    aof::FileFacts,
+    manifest::AofRole,
+    rdb::{Checksum, Facts, Private, Unread},
+};
 
 /// `valid`, `error` and `keys` stand at the top for scripts.
 #[derive(Clone, Debug, Serialize)]
@@ -16,11 +24,31 @@ pub struct InspectReport {
     pub file: PathBuf,
     pub valid: bool,
     pub error: Option<InspectFailure>,
-    pub keys: InspectedKeys,
+    /// None for append-only files: how many keys commands make is known to a server only.
+    pub keys: Option<InspectedKeys>,
     pub facts: Option<Facts>,
     /// Set instead of `facts` for an RDB version newer than this program.
     pub unread: Option<Unread>,
+    /// Set instead of `facts` for append-only files.
+    pub aof: Option<InspectedAof>,
     pub private: Option<Private>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InspectedAof {
+    /// The file that names the others, where there is one.
+    pub list: Option<PathBuf>,
+    /// In the order in which a server loads them.
+    pub files: Vec<InspectedAofFile>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InspectedAofFile {
+    pub name: String,
+    pub role: AofRole,
+    pub facts: FileFacts,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -58,7 +86,16 @@ impl fmt::Display for InspectReport {
             };
             return writeln!(f, "  {}; {checked}", text::bytes(unread.bytes));
         }
-        writeln!(f, "{file}: sound, {}", text::counted(self.keys.total, "key"))?;
+        if let Some(aof) = &self.aof {
+            let commands = aof.files.iter().map(|file| file.facts.commands).sum();
+            writeln!(f, "{file}: sound append-only file, {}", text::counted(commands, "command"))?;
+            for InspectedAofFile { name, role, facts } in &aof.files {
+                write_aof_file(f, name, *role, facts)?;
+            }
+        }
+        if let Some(keys) = &self.keys {
+            writeln!(f, "{file}: sound, {}", text::counted(keys.total, "key"))?;
+        }
         if let Some(facts) = &self.facts {
             write_facts(f, facts)?;
         }

@@ -28,7 +28,7 @@ pub use self::{
     },
     check::{CheckReport, CheckedItem, Verdict},
     copy::{CopiedBackup, CopyReport, CopyState, FailedCopy},
-    inspect::{InspectFailure, InspectReport, InspectedKeys},
+    inspect::{InspectFailure, InspectReport, InspectedAof, InspectedAofFile, InspectedKeys},
     list::{ListReport, ListedBackup, ListedDetails, ListedOrigin},
     mark::MarkReport,
     plain::{FetchReport, FetchedFile, PlainText},

@@ -6,8 +6,11 @@ use serde::Serialize;
 
 use super::{table::Table, text};
 use crate::domain::{
+    aof::FileFacts,
     archive::Encryption,
-    manifest::{Archive, Manifest, RdbCapture, ReplicationPoint, ShardManifest},
+    manifest::{
+        AofCapture, AofRole, Archive, Manifest, RdbCapture, ReplicationPoint, ShardManifest,
+    },
     rdb::{Checksum, Content, Facts},
     record::Record,
     shrink_guard::ShrinkGuard,
@@ -84,7 +87,52 @@ fn write_shard(f: &mut fmt::Formatter<'_>, shard: &ShardManifest) -> fmt::Result
     if let Some(rdb) = &shard.rdb {
         write_rdb(f, rdb)?;
     }
+    if let Some(aof) = &shard.aof {
+        write_aof(f, aof)?;
+    }
     shard.archives.iter().try_for_each(|archive| write_archive(f, "  archive", archive))
+}
+
+fn write_aof(f: &mut fmt::Formatter<'_>, aof: &AofCapture) -> fmt::Result {
+    let AofCapture { captured_at, captured_from, replication, files } = aof;
+    let at = text::time(*captured_at);
+    writeln!(f, "  append-only files captured {at} from a {captured_from}")?;
+    let ReplicationPoint { id, offset } = replication;
+    writeln!(f, "  all up to offset {offset} of replication {id}")?;
+    files.iter().try_for_each(|file| write_aof_file(f, &file.name, file.role, &file.facts))
+}
+
+/// The facts of one append-only file, as `show` and `inspect` print them.
+pub(super) fn write_aof_file(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    role: AofRole,
+    facts: &FileFacts,
+) -> fmt::Result {
+    let bytes = text::bytes(facts.bytes);
+    writeln!(f, "  {role} {name}, {bytes}, {}", text::counted(facts.commands, "command"))?;
+    if facts.tail_bytes() > 0 {
+        writeln!(
+            f,
+            "  cut short: would be cut at byte {}, {} before its end",
+            facts.whole_bytes,
+            text::bytes(facts.tail_bytes())
+        )?;
+    }
+    if let (Some(first), Some(last)) = (facts.first_timestamp, facts.last_timestamp) {
+        writeln!(f, "  timestamps from {} to {}", text::time(first), text::time(last))?;
+    }
+    match &facts.preamble {
+        Some(Content::Read(facts)) => write_facts(f, facts),
+        Some(Content::Unread(unread)) => {
+            writeln!(
+                f,
+                "  begins with an RDB of version {}, newer than this program",
+                unread.version
+            )
+        }
+        None => Ok(()),
+    }
 }
 
 fn write_rdb(f: &mut fmt::Formatter<'_>, rdb: &RdbCapture) -> fmt::Result {

@@ -12,7 +12,7 @@ use std::{
 use redis_backup::{
     domain::{
         compatibility::ServerVersion,
-        dataset::{AppendOnly, Dataset, Names},
+        dataset::{AppendOnly, Dataset, Form, Names},
         identity::BackupId,
         manifest::Flavour,
     },
@@ -51,6 +51,7 @@ struct Case {
     name: &'static str,
     tree: Tree,
     names: Names,
+    form: Form,
     server: &'static str,
 }
 
@@ -85,12 +86,14 @@ fn cases(content: Content) -> Vec<Case> {
     ];
     let mut cases = Vec::new();
     for (name, tree, appendfilename, server) in trees {
-        for appendonly in [false, true] {
+        for (appendonly, form) in [(false, Form::Rdb), (true, Form::Rdb), (true, Form::Aof)] {
             let names =
                 Names { appendonly, appendfilename: appendfilename.into(), ..Names::default() };
-            cases.push(Case { name, tree: tree.clone(), names, server });
+            cases.push(Case { name, tree: tree.clone(), names, form, server });
         }
     }
+    // Tests name cases of the first form by their place.
+    cases.sort_by_key(|case| case.form == Form::Aof);
     cases
 }
 
@@ -109,13 +112,14 @@ impl Case {
         Restore {
             backup: backup("a"),
             shard: 0,
-            dataset: Dataset::new(self.names.clone(), self.server.parse().unwrap()).unwrap(),
+            dataset: Dataset::new(self.names.clone(), self.form, self.server.parse().unwrap())
+                .unwrap(),
             bytes: content.new.len() as u64,
         }
     }
 
     fn title(&self) -> String {
-        format!("{}, appendonly {}", self.name, self.names.appendonly)
+        format!("{}, appendonly {}, {:?}", self.name, self.names.appendonly, self.form)
     }
 
     /// The content that a server starts from: loadDataFromDisk of Redis in a nutshell.

@@ -18,8 +18,12 @@ use tokio::time::sleep;
 
 use crate::throw_away::{installed, rdb_with};
 
-const LOADING: Loading =
-    Loading { databases: 16, version_check_relaxed: false, limit: Duration::from_mins(1) };
+const LOADING: Loading = Loading {
+    append_only: false,
+    databases: 16,
+    version_check_relaxed: false,
+    limit: Duration::from_mins(1),
+};
 
 /// Long enough for the save after it, short enough to wait for.
 const EXPIRY: Duration = Duration::from_secs(3);

@@ -9,6 +9,7 @@
 )]
 #![expect(unreachable_pub, reason = "`pub` says what a module offers; a binary offers nothing")]
 
+mod aof_properties;
 mod architecture;
 mod breakage;
 mod cli;

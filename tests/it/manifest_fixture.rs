@@ -25,7 +25,7 @@ fn version_1_is_read_and_written_as_it_was() {
     let manifest = Manifest::decode(version_1().as_bytes()).unwrap();
     assert_eq!(manifest.backup.to_string(), BACKUP);
     assert_eq!(manifest.shards.len(), 2);
-    assert_eq!(manifest.stored_bytes(), 68_719_476_736 + 1_073_741_824 + 4096 + 2048);
+    assert_eq!(manifest.stored_bytes(), 68_719_476_736 + 1_073_741_824 + 4096 + 3 * 2048);
     assert_eq!(manifest.keys(), None, "the second shard was never read");
     assert_eq!(String::from_utf8(manifest.encode().unwrap()).unwrap(), version_1());
 }
@@ -39,6 +39,9 @@ fn an_unknown_field_is_an_error_wherever_it_stands() {
         "/shards/0",
         "/shards/0/rdb",
         "/shards/0/rdb/content/read",
+        "/shards/0/aof",
+        "/shards/0/aof/files/0",
+        "/shards/0/aof/files/0/facts",
         "/installation",
     ] {
         let text = changed(|it| it.pointer_mut(place).unwrap()["surprise"] = json!(1));
@@ -55,6 +58,32 @@ fn a_manifest_names_objects_of_its_own_backup_only() {
     });
     let error = Manifest::decode(text.as_bytes()).unwrap_err().to_string();
     assert!(error.contains("belongs to another backup"), "{error}");
+}
+
+#[test]
+fn captures_and_archives_are_each_others() {
+    let refused = |change: &dyn Fn(&mut Value)| {
+        let text = changed(|it| change(it.pointer_mut("/shards/0").unwrap()));
+        Manifest::decode(text.as_bytes()).unwrap_err().to_string()
+    };
+    let removed = |index: usize| {
+        refused(&move |shard| drop(shard["archives"].as_array_mut().unwrap().remove(index)))
+    };
+    assert!(removed(0).contains("dump.rdb and the capture of an RDB go together"));
+    assert!(removed(2).contains("2 archives and 3 captured files"));
+    assert!(refused(&|shard| shard["rdb"] = Value::Null).contains("go together"));
+    assert!(refused(&|shard| shard["aof"] = Value::Null).contains("3 archives and 1 captured"));
+    for (place, value, finding) in [
+        ("/archives/2/name", json!("aof-002"), "there is no archive aof-001"),
+        ("/aof/files/1/archive", json!("aof-000"), "append-only file 1 is in archive aof-000"),
+        ("/aof/files/1/name", json!("../x"), "is a path"),
+        ("/aof/files/1/role", json!("base"), "second base"),
+        ("/aof/files/0/role", json!("increment"), "seq 3 follows 3"),
+        ("/aof/files/1/facts/wholeBytes", json!(734_002), "does not end with a whole command"),
+    ] {
+        let error = refused(&|shard| *shard.pointer_mut(place).unwrap() = value.clone());
+        assert!(error.contains(finding), "{place}: {error}");
+    }
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! Which of several servers proves an RDB best. Decides; never looks for servers.
 
-use super::{Loads, Reason, ServerVersion, Target, check, databases_needed};
-use crate::domain::rdb::Content;
+use super::{
+    Loads, Reason, ServerVersion, Target, check, check_aof, databases_needed,
+    databases_needed_by_aof,
+};
+use crate::domain::{manifest::AofCapture, rdb::Content};
 
 /// The server to load with, by its place in the list, and how it must be configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,18 +26,38 @@ pub fn choose(
         // As many as a server has when nobody says otherwise.
         Content::Unread(_) => 16,
     };
+    best(source, servers, databases, false, |target| check(rdb, source, target))
+}
+
+/// As [`choose`], for append-only files.
+pub fn choose_for_aof(
+    aof: &AofCapture,
+    source: &ServerVersion,
+    servers: &[ServerVersion],
+) -> Result<Choice, Vec<(ServerVersion, Vec<Reason>)>> {
+    let databases = databases_needed_by_aof(aof).max(16);
+    best(source, servers, databases, true, |target| check_aof(aof, source, target))
+}
+
+fn best(
+    source: &ServerVersion,
+    servers: &[ServerVersion],
+    databases: u32,
+    appendonly: bool,
+    check: impl Fn(&Target) -> Result<Loads, Vec<Reason>>,
+) -> Result<Choice, Vec<(ServerVersion, Vec<Reason>)>> {
     let mut refusals = Vec::new();
     let mut best = None;
     for (index, server) in servers.iter().enumerate() {
         let target = Target {
             server: *server,
             version_check_relaxed: server.has_relaxed_version_check(),
-            appendonly: false,
+            appendonly,
             databases,
             cluster_databases: None,
             modules: None,
         };
-        match check(rdb, source, &target) {
+        match check(&target) {
             Ok(loads) => {
                 let rank = rank(source, *server);
                 let version_check_relaxed = loads == Loads::Relaxed;

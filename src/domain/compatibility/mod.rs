@@ -8,11 +8,11 @@ mod choice;
 mod version;
 
 pub use self::{
-    choice::{Choice, choose},
+    choice::{Choice, choose, choose_for_aof},
     version::{NotAServerVersion, ServerVersion},
 };
 use super::{
-    manifest::Flavour,
+    manifest::{AofCapture, Flavour},
     rdb::{Content, Facts, Magic},
 };
 
@@ -56,6 +56,10 @@ pub enum Reason {
     )]
     ClusterDatabases { highest: u32, configured: u32, server: ServerVersion, works: &'static str },
     #[error(
+        "the append-only files hold annotations, which {server} does not read; use Redis 7.0 or later, or restore the RDB"
+    )]
+    Annotations { server: ServerVersion },
+    #[error(
         "values of type {type_name} need {module}, which is not loaded; add a `loadmodule` line"
     )]
     Module { type_name: String, module: String },
@@ -90,6 +94,42 @@ const MODULE_OF_TYPE: [(&str, &str); 9] = [
     ("ft_index0", "search"),
     ("graphdata", "graph"),
 ];
+
+/// Whether the target loads append-only files, as far as that can be known before: not every command of a newer
+/// server is known to an older one.
+pub fn check_aof(
+    aof: &AofCapture,
+    source: &ServerVersion,
+    target: &Target,
+) -> Result<Loads, Vec<Reason>> {
+    let (loads, mut reasons) = match aof.preamble().map(|rdb| check(rdb, source, target)) {
+        Some(Ok(loads)) => (loads, Vec::new()),
+        Some(Err(reasons)) => (Loads::AsItIs, reasons),
+        None => (Loads::AsItIs, Vec::new()),
+    };
+    if let Some(reason) = too_few_databases(databases_needed_by_aof(aof), target) {
+        let is_other = |reason: &Reason| {
+            !matches!(reason, Reason::Databases { .. } | Reason::ClusterDatabases { .. })
+        };
+        reasons.retain(is_other);
+        reasons.push(reason);
+    }
+    let annotations = aof.files.iter().any(|file| file.facts.annotations > 0);
+    if annotations && !target.server.has_append_only_folder() {
+        reasons.push(Reason::Annotations { server: target.server });
+    }
+    if reasons.is_empty() { Ok(loads) } else { Err(reasons) }
+}
+
+/// Of the RDB at its beginning and of every SELECT.
+fn databases_needed_by_aof(aof: &AofCapture) -> u32 {
+    let preamble = match aof.preamble() {
+        Some(Content::Read(facts)) => databases_needed(facts),
+        Some(Content::Unread(_)) | None => 1,
+    };
+    let selected = aof.files.iter().filter_map(|file| file.facts.databases.last());
+    selected.map(|highest| highest.saturating_add(1)).chain([preamble]).max().unwrap_or(1)
+}
 
 /// Whether the target loads the RDB and how, or every reason why it does not.
 ///
@@ -177,7 +217,10 @@ pub fn databases_needed(facts: &Facts) -> u32 {
 }
 
 fn databases(facts: &Facts, target: &Target) -> Option<Reason> {
-    let needed = databases_needed(facts);
+    too_few_databases(databases_needed(facts), target)
+}
+
+fn too_few_databases(needed: u32, target: &Target) -> Option<Reason> {
     let highest = needed - 1;
     let Some(configured) = target.cluster_databases else {
         let configured = target.databases;

@@ -4,14 +4,16 @@
 //! at dump.rdb, with `appendonly no` never at the append-only files. So both forms are written, and a
 //! server starts from the same keys whichever way it is configured.
 
+mod choice;
 mod start_config;
-
-use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::start_config::{Overrides, StartConfig};
-use super::compatibility::ServerVersion;
+pub use self::{
+    choice::{Chosen, choose},
+    start_config::{Overrides, StartConfig},
+};
+use super::{compatibility::ServerVersion, sds::quoted};
 
 /// Folder in a data directory for everything that is neither the old nor the new dataset.
 pub const WORK_FOLDER: &str = ".redis-backup";
@@ -31,7 +33,18 @@ pub struct Names {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Dataset {
     pub names: Names,
+    pub form: Form,
     pub append_only: AppendOnly,
+}
+
+/// What is restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    /// An RDB, which a server starts from whichever way it is configured.
+    Rdb,
+    /// Commands, behind an RDB or not, in one file. Only `appendonly yes` starts from it.
+    Aof,
 }
 
 /// The form in which `appendonly yes` finds the keys.
@@ -51,7 +64,7 @@ pub enum AppendOnly {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AppendOnlySet {
-    /// Holds the RDB; never written to by a server, so a hard link serves.
+    /// Holds what is restored; never written to by a server, so a hard link serves.
     pub base: String,
     /// An empty file for what will be written; none in a new folder, where the server makes its own.
     pub increment: Option<String>,
@@ -67,6 +80,8 @@ pub enum Error {
     SameName { first: &'static str, second: &'static str, name: String },
     #[error("line {line} of the Redis config: {finding}")]
     Config { line: usize, finding: String },
+    #[error("a server with appendonly no does not look at append-only files")]
+    AppendOnlyOff,
 }
 
 impl Default for Names {
@@ -117,8 +132,11 @@ impl Names {
 }
 
 impl Dataset {
-    pub fn new(names: Names, server: ServerVersion) -> Result<Self, Error> {
+    pub fn new(names: Names, form: Form, server: ServerVersion) -> Result<Self, Error> {
         names.check()?;
+        if form == Form::Aof && !names.appendonly {
+            return Err(Error::AppendOnlyOff);
+        }
         let append_only = if server.has_append_only_folder() {
             AppendOnly::Folder
         } else if names.appendonly {
@@ -126,14 +144,24 @@ impl Dataset {
         } else {
             AppendOnly::None
         };
-        Ok(Self { names, append_only })
+        Ok(Self { names, form, append_only })
     }
 
-    /// How many times the bytes of the RDB need room, `hard_links` telling whether the volume has them.
+    /// Name of the one file that a restore writes; the others are made from it.
+    pub fn staged_name(&self) -> &str {
+        match self.form {
+            Form::Rdb => &self.names.dbfilename,
+            Form::Aof => &self.names.appendfilename,
+        }
+    }
+
+    /// How many times the bytes restored need room, `hard_links` telling whether the volume has them.
     pub const fn copies(&self, hard_links: bool) -> u64 {
-        match (self.append_only, hard_links) {
-            (AppendOnly::None, _) | (AppendOnly::Folder, true) => 1,
-            (AppendOnly::SingleFile, _) | (AppendOnly::Folder, false) => 2,
+        match (self.append_only, self.form, hard_links) {
+            (AppendOnly::None, _, _)
+            | (AppendOnly::Folder, _, true)
+            | (AppendOnly::SingleFile, Form::Aof, _) => 1,
+            (AppendOnly::SingleFile, Form::Rdb, _) | (AppendOnly::Folder, _, false) => 2,
         }
     }
 
@@ -162,7 +190,10 @@ impl Dataset {
         } else {
             format!("{appendfilename}.{sequence}.restored")
         };
-        let base = format!("{stem}.base.rdb");
+        let base = match self.form {
+            Form::Rdb => format!("{stem}.base.rdb"),
+            Form::Aof => format!("{stem}.base.aof"),
+        };
         let increment = (!is_new).then(|| format!("{stem}.incr.aof"));
         let line =
             |name: &String, kind| format!("file {} seq {sequence} type {kind}\n", quoted(name));
@@ -173,37 +204,12 @@ impl Dataset {
     }
 }
 
-/// A name as aof.c writes it: quoted as by sds.c:sdscatrepr when sdsneedsrepr asks for it.
-fn quoted(name: &str) -> String {
-    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'"');
-    if name.bytes().all(|byte| is_plain(&byte)) {
-        return name.to_owned();
-    }
-    let mut text = String::from("\"");
-    for byte in name.bytes() {
-        match byte {
-            b'\\' | b'"' => text.extend(['\\', char::from(byte)]),
-            b'\n' => text += "\\n",
-            b'\r' => text += "\\r",
-            b'\t' => text += "\\t",
-            0x07 => text += "\\a",
-            0x08 => text += "\\b",
-            b' '..=b'~' => text.push(char::from(byte)),
-            other => {
-                let _ = write!(text, "\\x{other:02x}");
-            }
-        }
-    }
-    text.push('"');
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn dataset(names: Names, server: &str) -> Dataset {
-        Dataset::new(names, server.parse().unwrap()).unwrap()
+        Dataset::new(names, Form::Rdb, server.parse().unwrap()).unwrap()
     }
 
     #[test]
@@ -215,6 +221,19 @@ mod tests {
         assert_eq!(form("valkey-8.0", true), AppendOnly::Folder);
         assert_eq!(form("6.2.16", true), AppendOnly::SingleFile);
         assert_eq!(form("6.2.16", false), AppendOnly::None);
+    }
+
+    #[test]
+    fn append_only_files_are_only_for_a_server_that_reads_them() {
+        let new = |appendonly: bool, server: &str| {
+            let names = Names { appendonly, ..Names::default() };
+            Dataset::new(names, Form::Aof, server.parse().unwrap())
+        };
+        assert_eq!(new(false, "7.0"), Err(Error::AppendOnlyOff));
+        let set = new(true, "8.0").unwrap().append_only_set([]);
+        assert_eq!(set.base, "appendonly.aof.1.base.aof");
+        let single = new(true, "6.2").unwrap();
+        assert_eq!((single.staged_name(), single.copies(false)), ("appendonly.aof", 1));
     }
 
     #[test]
@@ -240,13 +259,6 @@ mod tests {
             "file Appendonly.aof.13.restored.base.rdb seq 13 type b\nfile Appendonly.aof.13.restored.incr.aof seq 13 type i\n",
         );
         assert_eq!(set.increment.as_deref(), Some("Appendonly.aof.13.restored.incr.aof"));
-    }
-
-    #[test]
-    fn odd_names_are_quoted_as_redis_quotes_them() {
-        assert_eq!(quoted("a-b_c.1'"), "a-b_c.1'");
-        assert_eq!(quoted("my file"), "\"my file\"");
-        assert_eq!(quoted("a\"b\\c\td\u{7}é"), "\"a\\\"b\\\\c\\td\\a\\xc3\\xa9\"");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a redis.conf says of a server's start, as far as a restore must know. Never reads a file.
 
 use super::{Error, Names};
+use crate::domain::sds;
 
 /// The settings that decide from which files a server starts and what it can load.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +56,11 @@ impl StartConfig {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let words = split(line).ok_or_else(|| refuse("unbalanced quotes".to_owned()))?;
+            let words = sds::split(line.as_bytes())
+                .ok_or_else(|| refuse("unbalanced quotes".to_owned()))?
+                .iter()
+                .map(|word| String::from_utf8_lossy(word).into_owned())
+                .collect::<Vec<_>>();
             let [setting, arguments @ ..] = words.as_slice() else { continue };
             let setting = setting.to_ascii_lowercase();
             if setting == "loadmodule" {
@@ -120,73 +125,6 @@ fn count(text: &str) -> Result<u32, String> {
     text.parse().ok().filter(|&count| count > 0).ok_or_else(|| format!("{text:?} is no count"))
 }
 
-/// The words of a line, as sds.c:sdssplitargs splits it; none if a quote is not closed well.
-fn split(line: &str) -> Option<Vec<String>> {
-    let mut words = Vec::new();
-    let mut rest = line.trim_start().as_bytes();
-    while !rest.is_empty() {
-        let (word, after) = word(rest)?;
-        words.push(String::from_utf8_lossy(&word).into_owned());
-        rest = after.trim_ascii_start();
-    }
-    Some(words)
-}
-
-fn word(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let mut word = Vec::new();
-    loop {
-        match rest {
-            [] => return Some((word, rest)),
-            [byte, ..] if byte.is_ascii_whitespace() => return Some((word, rest)),
-            [quote @ (b'"' | b'\''), after @ ..] => {
-                rest = quoted(*quote, after, &mut word)?;
-                // A closing quote ends the word: Redis refuses "a"b.
-                return rest.first().is_none_or(u8::is_ascii_whitespace).then_some((word, rest));
-            }
-            [byte, after @ ..] => {
-                word.push(*byte);
-                rest = after;
-            }
-        }
-    }
-}
-
-fn quoted<'a>(quote: u8, mut rest: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
-    loop {
-        match rest {
-            [] => return None,
-            [byte, after @ ..] if *byte == quote => return Some(after),
-            [b'\\', b'\'', after @ ..] if quote == b'\'' => {
-                word.push(b'\'');
-                rest = after;
-            }
-            [b'\\', b'x', high, low, after @ ..]
-                if quote == b'"' && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
-            {
-                let digit = |byte: u8| char::from(byte).to_digit(16);
-                let value = digit(*high)? * 16 + digit(*low)?;
-                word.push(u8::try_from(value).ok()?);
-                rest = after;
-            }
-            [b'\\', byte, after @ ..] if quote == b'"' => {
-                word.push(match byte {
-                    b'n' => b'\n',
-                    b'r' => b'\r',
-                    b't' => b'\t',
-                    b'b' => 0x08,
-                    b'a' => 0x07,
-                    other => *other,
-                });
-                rest = after;
-            }
-            [byte, after @ ..] => {
-                word.push(*byte);
-                rest = after;
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,16 +159,6 @@ mod tests {
     fn includes_are_reported_and_not_followed() {
         let config = StartConfig::parse("include /etc/redis/local.conf\n").unwrap();
         assert_eq!(config.includes, ["/etc/redis/local.conf"]);
-    }
-
-    #[test]
-    fn quotes_are_read_as_redis_reads_them() {
-        let words = |line: &str| split(line);
-        assert_eq!(words("a  'b c' d").unwrap(), ["a", "b c", "d"]);
-        assert_eq!(words(r#"a "b\x41\n\"" 'it\'s'"#).unwrap(), ["a", "bA\n\"", "it's"]);
-        assert_eq!(words(r#"a """#).unwrap(), ["a", ""]);
-        assert_eq!(words(r#"a "b"#), None);
-        assert_eq!(words(r#"a "b"c"#), None);
     }
 
     #[test]

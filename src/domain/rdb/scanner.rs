@@ -52,13 +52,31 @@ impl Scanner {
 
     /// After an error every further call gives the same one.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if self.feed_to_end(bytes)? == bytes.len() {
+            return Ok(());
+        }
+        let reading = self.walker.reading();
+        let failure = Error { offset: self.bytes, reading, fault: Fault::Trailing };
+        self.failure = Some(failure.clone());
+        Err(failure)
+    }
+
+    /// As [`Scanner::feed`], for an RDB that other bytes may follow: takes none of those and says how many it took.
+    ///
+    /// Where an RDB of an unknown version ends cannot be seen, so all that comes is taken as part of it.
+    pub fn feed_to_end(&mut self, bytes: &[u8]) -> Result<usize, Error> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
-        self.bytes += bytes.len() as u64;
-        self.walk(bytes).inspect_err(|failure| self.failure = Some(failure.clone()))?;
-        self.tail.feed(bytes);
-        Ok(())
+        let taken = self.walk(bytes).inspect_err(|failure| self.failure = Some(failure.clone()))?;
+        self.bytes += taken as u64;
+        self.tail.feed(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    /// Whether the RDB is complete: what comes next is no part of it.
+    pub fn has_ended(&self) -> bool {
+        self.walker.phase() == Phase::End
     }
 
     /// The input has ended.
@@ -82,25 +100,30 @@ impl Scanner {
         }
     }
 
-    fn walk(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
-        while self.carry_bytes > 0 && !bytes.is_empty() {
+    /// Bytes taken: all of them, unless the RDB ends before they do.
+    fn walk(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        let mut rest = bytes;
+        while self.carry_bytes > 0 && !rest.is_empty() {
             let carried = self.carry_bytes;
-            let added = bytes.len().min(TOKEN_BYTES_MAX - carried);
-            self.carry[carried..carried + added].copy_from_slice(&bytes[..added]);
+            let added = rest.len().min(TOKEN_BYTES_MAX - carried);
+            self.carry[carried..carried + added].copy_from_slice(&rest[..added]);
             let taken = self.walker.walk(&self.carry[..carried + added])?;
             if taken < carried {
                 // Not even the token that was cut apart is whole, so this was all of the chunk.
                 self.carry_bytes += added;
-                return Ok(());
+                return Ok(bytes.len());
             }
             self.carry_bytes = 0;
-            bytes = &bytes[taken - carried..];
+            rest = &rest[taken - carried..];
         }
-        let taken = self.walker.walk(bytes)?;
-        let rest = &bytes[taken..];
+        let taken = self.walker.walk(rest)?;
+        let rest = &rest[taken..];
+        if self.has_ended() {
+            return Ok(bytes.len() - rest.len());
+        }
         self.carry[self.carry_bytes..][..rest.len()].copy_from_slice(rest);
         self.carry_bytes += rest.len();
-        Ok(())
+        Ok(bytes.len())
     }
 
     fn finish_read(self) -> Result<Scanned, Error> {

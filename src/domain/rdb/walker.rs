@@ -128,7 +128,7 @@ impl Walker {
         Reading { part, of: "the RDB" }
     }
 
-    /// Takes whole tokens as far as they go and says how many bytes that were.
+    /// Takes whole tokens as far as they go, to the end of the RDB at most, and says how many bytes that were.
     pub(super) fn walk(&mut self, input: &[u8]) -> Result<usize, Error> {
         let mut taken = 0;
         loop {
@@ -172,7 +172,7 @@ impl Walker {
                     bytes.len()
                 }))
             }
-            Phase::End => Err(Fault::Trailing),
+            Phase::End => Ok(None),
             Phase::Unread => Ok(Some(input.len())),
         }
     }

@@ -57,8 +57,12 @@ impl DataDirectory {
         let names = &marker.dataset.names;
         let (name, is_ours) = match (marker.dataset.append_only, names.appendonly) {
             (AppendOnly::Folder | AppendOnly::SingleFile, true) => {
+                // Where append-only files were restored, one that is there is a server's own and newer.
+                let Some(placed) = record.dump else {
+                    return Ok(Finished::Settled { removed: None, left: None });
+                };
                 let dump = identity(&self.dir.join(&names.dbfilename))?;
-                (&names.dbfilename, dump == Some(record.dump))
+                (&names.dbfilename, dump == Some(placed))
             }
             (AppendOnly::Folder, false) => {
                 (&names.appenddirname, self.set_is_ours(marker, record)?)

@@ -65,7 +65,8 @@ pub(super) struct SwapRecord {
     pub single_file_before: bool,
     /// Names in the append-only folder; none if there was no folder.
     pub folder_before: Option<Vec<String>>,
-    pub dump: FileIdentity,
+    /// None where append-only files are restored, which put dump.rdb aside.
+    pub dump: Option<FileIdentity>,
     /// Of the single append-only file, where the dataset has one.
     pub single_file: Option<FileIdentity>,
     /// Where the dataset has an append-only folder.

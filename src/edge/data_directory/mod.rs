@@ -102,7 +102,7 @@ pub struct Restore {
     pub backup: BackupId,
     pub shard: u32,
     pub dataset: Dataset,
-    /// Length of the plain RDB.
+    /// Length of what is staged.
     pub bytes: u64,
 }
 

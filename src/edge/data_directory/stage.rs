@@ -31,7 +31,7 @@ const RESERVE_BYTES: usize = 64 << 10;
 /// What [`DataDirectory::begin`] found to be next.
 #[derive(Debug)]
 pub enum Begun {
-    /// Write the RDB; an interrupted earlier attempt was removed.
+    /// Write what is restored; an interrupted earlier attempt was removed.
     Stage(Stage),
     /// This restore was staged and checked before, or even half put in place: swap.
     Swap,
@@ -39,7 +39,7 @@ pub enum Begun {
     InPlace,
 }
 
-/// The RDB on its way to the volume.
+/// What is restored on its way to the volume.
 #[derive(Debug)]
 pub struct Stage {
     path: PathBuf,
@@ -93,7 +93,7 @@ impl DataDirectory {
         marker.write(&self.acts, &self.work())?;
         self.acts.write(&self.work().join(RESERVE), &vec![b'.'; RESERVE_BYTES])?;
         self.acts.create_folder(&self.stage())?;
-        let path = self.stage().join(&restore.dataset.names.dbfilename);
+        let path = self.stage().join(restore.dataset.staged_name());
         let file =
             self.acts.act(format!("create {}", path.display()), || File::create_new(&path))?;
         direct::prefer(&file);

@@ -8,7 +8,7 @@ use super::{
     marker::{FileIdentity, Marker, SwapRecord},
     owner::{self, Owner},
 };
-use crate::domain::dataset::{AppendOnly, AppendOnlySet, Names};
+use crate::domain::dataset::{AppendOnly, AppendOnlySet, Dataset, Form, Names};
 
 /// The new dataset is in place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,7 +41,9 @@ impl DataDirectory {
         };
         self.acts.create_folder(&self.previous())?;
         let names = &marker.dataset.names;
-        self.place_file(&names.dbfilename)?;
+        if marker.dataset.form == Form::Rdb {
+            self.place_file(&names.dbfilename)?;
+        }
         match marker.dataset.append_only {
             AppendOnly::Folder => {
                 self.place_set(names, &record)?;
@@ -56,6 +58,10 @@ impl DataDirectory {
                 self.put_aside(&names.appenddirname, record.folder_before.is_some())?;
             }
         }
+        if marker.dataset.form == Form::Aof {
+            // The server does not read it, and a later `appendonly no` must not bring it back.
+            self.put_aside(&names.dbfilename, record.dump_before)?;
+        }
         marker.enter(Phase::Swapped, &self.acts, &self.work())?;
         Ok(swapped)
     }
@@ -66,22 +72,30 @@ impl DataDirectory {
         let names = &marker.dataset.names;
         let owner = Owner::of(self, names)?;
         let mut remarks: Vec<String> = owner.remark().into_iter().collect();
-        let dump = self.stage().join(&names.dbfilename);
-        remarks.extend(owner.give_file(&self.acts, &dump)?);
+        let staged = self.stage().join(marker.dataset.staged_name());
+        remarks.extend(owner.give_file(&self.acts, &staged)?);
         let folder_before = acts::names(&self.dir.join(&names.appenddirname))?;
         let single = self.stage().join(&names.appendfilename);
+        let staged_identity = identity(&staged)?.ok_or_else(|| self.refuse(marker))?;
+        let (dump, mut single_file) = match marker.dataset.form {
+            Form::Rdb => (Some(staged_identity), None),
+            Form::Aof => (None, Some(staged_identity)),
+        };
         let mut set = None;
         match marker.dataset.append_only {
             AppendOnly::Folder => {
                 let existing = folder_before.iter().flatten().map(String::as_str);
                 let new = marker.dataset.append_only_set(existing);
-                self.prepare_set(names, &new, owner)?;
+                self.prepare_set(&marker.dataset, &new, owner)?;
                 set = Some(new);
+                single_file = None;
             }
+            AppendOnly::SingleFile if marker.dataset.form == Form::Aof => {}
             AppendOnly::SingleFile => {
                 self.acts.remove_file(&single)?;
-                self.acts.copy(&dump, &single)?;
+                self.acts.copy(&staged, &single)?;
                 owner.give_file(&self.acts, &single)?;
+                single_file = identity(&single)?;
             }
             AppendOnly::None => {}
         }
@@ -89,19 +103,24 @@ impl DataDirectory {
             dump_before: exists(&self.dir.join(&names.dbfilename))?,
             single_file_before: exists(&self.dir.join(&names.appendfilename))?,
             folder_before,
-            dump: identity(&dump)?.ok_or_else(|| self.refuse(marker))?,
-            single_file: identity(&single)?,
+            dump,
+            single_file,
             set,
         });
         marker.enter(Phase::Swapping, &self.acts, &self.work())?;
         Ok(remarks)
     }
 
-    fn prepare_set(&self, names: &Names, set: &AppendOnlySet, owner: Owner) -> Result<(), Error> {
-        let folder = self.stage().join(&names.appenddirname);
+    fn prepare_set(
+        &self,
+        dataset: &Dataset,
+        set: &AppendOnlySet,
+        owner: Owner,
+    ) -> Result<(), Error> {
+        let folder = self.stage().join(&dataset.names.appenddirname);
         self.acts.remove_folder(&folder)?;
         self.acts.create_folder(&folder)?;
-        self.acts.keep(&self.stage().join(&names.dbfilename), &folder.join(&set.base))?;
+        self.acts.keep(&self.stage().join(dataset.staged_name()), &folder.join(&set.base))?;
         self.acts.write(&folder.join(&set.manifest), set.manifest_text.as_bytes())?;
         owner.give_file(&self.acts, &folder.join(&set.manifest))?;
         if let Some(increment) = &set.increment {

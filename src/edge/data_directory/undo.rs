@@ -180,7 +180,14 @@ impl DataDirectory {
             let never_came = exists(&self.stage().join(name))?;
             Ok(never_came || identity(&self.dir.join(name))? == placed)
         };
-        if !is_same(&names.dbfilename, Some(record.dump))? {
+        let dump_is_same = if record.dump.is_some() {
+            is_same(&names.dbfilename, record.dump)?
+        } else {
+            // A kill may have come before the old one was put aside.
+            let is_old = record.dump_before && !exists(&self.previous().join(&names.dbfilename))?;
+            is_old || !exists(&self.dir.join(&names.dbfilename))?
+        };
+        if !dump_is_same {
             return Ok(false);
         }
         if record.single_file.is_some() && !is_same(&names.appendfilename, record.single_file)? {

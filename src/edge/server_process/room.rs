@@ -35,6 +35,8 @@ pub struct Room {
 /// How to load.
 #[derive(Clone, Copy, Debug)]
 pub struct Loading {
+    /// The append-only file in [`Room::aof`] instead of the RDB in [`Room::rdb`].
+    pub append_only: bool,
     /// At least as many as the RDB needs.
     pub databases: u32,
     /// `rdb-version-check relaxed`, for Valkey 8.1 and later only; others refuse to start with it.
@@ -59,6 +61,8 @@ pub struct Proof {
 }
 
 const RDB: &str = "dump.rdb";
+/// As servers of every version read it; those with a folder make a set of it.
+const AOF: &str = "appendonly.aof";
 const SOCKET: &str = "socket";
 const LOG: &str = "server.log";
 const LOG_LINES: usize = 5;
@@ -82,6 +86,11 @@ impl Room {
     /// Where the caller writes the RDB, unless it uses [`Self::take`].
     pub fn rdb(&self) -> PathBuf {
         self.folder.path().join(RDB)
+    }
+
+    /// Where the caller writes an append-only file.
+    pub fn aof(&self) -> PathBuf {
+        self.folder.path().join(AOF)
     }
 
     /// Link an RDB in, or copy it where that cannot be. Blocks.
@@ -130,8 +139,10 @@ impl Room {
     fn configure(&self, loading: Loading, closed_port: u16) -> Result<(), Error> {
         let mut config = format!(
             "port 0\nunixsocket {SOCKET}\nunixsocketperm 700\ndaemonize no\nsupervised no\n\
-             dbfilename {RDB}\nsave \"\"\nappendonly no\ndatabases {}\n\
+             dbfilename {RDB}\nsave \"\"\nappendonly {}\nappendfilename {AOF}\n\
+             aof-load-truncated no\nauto-aof-rewrite-percentage 0\ndatabases {}\n\
              replicaof 127.0.0.1 {closed_port}\nreplica-serve-stale-data yes\n",
+            if loading.append_only { "yes" } else { "no" },
             loading.databases.max(1),
         );
         if loading.version_check_relaxed {

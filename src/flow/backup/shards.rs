@@ -285,6 +285,7 @@ async fn capture_from(
                 replication: point,
                 content,
             }),
+            aof: None,
             archives: vec![Archive { name: DUMP.to_owned(), codec, encryption, objects }],
         },
         installation: InstallationShard {

@@ -10,18 +10,15 @@ use std::{
 
 use rustix::fs::{Advice, fadvise};
 
-use super::{failed, target::Wanted};
+use super::{checks::Checks, failed, target::Wanted};
 use crate::{
-    domain::{
-        digest::Digester,
-        manifest::Manifest,
-        rdb::{Expectations, Scanner},
-    },
+    domain::{manifest::Manifest, rdb::Expectations},
     edge::{data_directory::Stage, direct},
     failure::Failure,
     flow::{
         Context,
         catalog::Located,
+        pieces::Piece,
         transfer::{Plain, Sink, unpack},
         verify,
     },
@@ -46,11 +43,20 @@ pub(super) async fn fill(
     let path = write(folder, stage, located, wanted, context).await?;
     let bar = context.progress.bar("read back from disk", Some(wanted.restore.bytes));
     let expectations = Expectations { slots: wanted.shard.slots.clone(), biggest_keys_max: 0 };
+    let checks = Checks::new(located.backup.clone(), expectations, wanted.pieces.clone());
     let (from, counted) = (path.clone(), bar.clone());
-    let read = tokio::task::spawn_blocking(move || read_from_disk(&from, &expectations, &counted));
+    let read = tokio::task::spawn_blocking(move || read_from_disk(&from, checks, &counted));
     let on_disk = read.await.map_err(|_| Failure::Worker { attempt: "read the stage back" })??;
     bar.finish();
-    check(located, &verify::compare(&installation, &wanted.shard, &wanted.archive, &on_disk))
+    let findings: Vec<String> = wanted
+        .pieces
+        .iter()
+        .zip(&on_disk)
+        .flat_map(|(piece, plain)| {
+            verify::compare(&installation, &wanted.shard, &piece.archive, plain)
+        })
+        .collect();
+    check(located, &findings)
 }
 
 /// Checks what came from the store; what it became is proven from the disk.
@@ -62,20 +68,18 @@ async fn write(
     context: &Context,
 ) -> Result<PathBuf, Failure> {
     let shared = Arc::new(Mutex::new(Some(stage)));
-    let writer = Arc::clone(&shared);
-    let (failed_to_write, failed_to_seal) = (failed(folder), failed(folder));
-    let sink: Sink =
-        Box::new(move |bytes| match &mut *writer.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(stage) => stage.write(bytes).map_err(&failed_to_write),
-            None => Err(Failure::Worker { attempt: "write the stage" }),
-        });
     let Located { opened, source: _, backup } = located;
-    let name = format!("shard {} {}", wanted.shard.shard, wanted.archive.name);
-    let bar = context.progress.bar(name, Some(wanted.archive.stored_bytes()));
-    let unpacked =
-        unpack(&*opened.store, &context.identities, backup, &wanted.archive, sink, &bar).await;
-    bar.finish();
-    unpacked?;
+    for Piece { archive, before, plain_bytes: _ } in &wanted.pieces {
+        let mut sink = sink(folder, Arc::clone(&shared));
+        sink(before)?;
+        let name = format!("shard {} {}", wanted.shard.shard, archive.name);
+        let bar = context.progress.bar(name, Some(archive.stored_bytes()));
+        let unpacked =
+            unpack(&*opened.store, &context.identities, backup, archive, sink, &bar).await;
+        bar.finish();
+        unpacked?;
+    }
+    let failed_to_seal = failed(folder);
     let seal = tokio::task::spawn_blocking(move || {
         let stage = shared.lock().unwrap_or_else(PoisonError::into_inner).take();
         match stage {
@@ -86,8 +90,16 @@ async fn write(
     seal.await.map_err(|_| Failure::Worker { attempt: "seal the stage" })?
 }
 
+fn sink(folder: &Path, stage: Arc<Mutex<Option<Stage>>>) -> Sink {
+    let failed_to_write = failed(folder);
+    Box::new(move |bytes| match &mut *stage.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some(stage) => stage.write(bytes).map_err(&failed_to_write),
+        None => Err(Failure::Worker { attempt: "write the stage" }),
+    })
+}
+
 /// The disk itself is read: past the page cache, or after that was asked to forget the file.
-fn read_from_disk(path: &Path, expectations: &Expectations, bar: &Bar) -> Result<Plain, Failure> {
+fn read_from_disk(path: &Path, mut checks: Checks, bar: &Bar) -> Result<Vec<Plain>, Failure> {
     let local = |source: io::Error| Failure::Local {
         attempt: format!("read {} back", path.display()),
         source,
@@ -105,17 +117,13 @@ fn read_from_disk(path: &Path, expectations: &Expectations, bar: &Bar) -> Result
         // Given up with the checks, so that the reader never waits for them in vain.
         let emptied = emptied;
         scope.spawn(move || read_all(&file, &to_fill, &filled));
-        let (mut digester, mut scanner) = (Digester::default(), Scanner::new(expectations));
-        let broken = |source| Failure::Scan { what: path.display().to_string(), source };
         for chunk in to_check {
             let chunk: direct::Buffer = chunk.map_err(local)?;
-            digester.update(chunk.as_slice());
-            scanner.feed(chunk.as_slice()).map_err(broken)?;
+            checks.feed(chunk.as_slice())?;
             bar.add(chunk.len() as u64);
             let _ = emptied.send(chunk);
         }
-        let result = scanner.finish().map_err(broken)?;
-        Ok(Plain { digests: digester.finish(), scanned: Some(result) })
+        checks.finish()
     })
 }
 

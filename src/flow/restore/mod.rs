@@ -1,5 +1,6 @@
 //! `restore --data-dir`: stage beside, check from disk, swap without a gap; undo or finish later.
 
+mod checks;
 mod fill;
 mod target;
 
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     cli::{Restore, Which},
-    domain::{manifest::Manifest, rdb::Content},
+    domain::{dataset::Form, manifest::Manifest, rdb::Content},
     edge::data_directory::{
         self, Acts, Begun, DataDirectory, Finished, Phase, Undone, Unfinished, look,
     },
@@ -58,6 +59,7 @@ pub(super) async fn run(
     let directory = Arc::new(open(folder)?);
     let mut report = report(RestoreState::Restored, folder);
     report.warnings.extend(wanted.warnings.clone());
+    report.steps.push(wanted.choice());
     let placed = place(&directory, &located, &manifest, &wanted, context).await;
     let remarks = match placed {
         Ok(remarks) => remarks,
@@ -70,7 +72,7 @@ pub(super) async fn run(
     report.backup = Some(manifest.backup.clone());
     report.shard = (manifest.shards.len() > 1).then_some(wanted.restore.shard);
     report.bytes = wanted.restore.bytes;
-    report.keys = keys(&manifest, wanted.restore.shard);
+    report.keys = keys(&manifest, &wanted);
     report.seconds = context.now().duration_since(begun).as_secs_f64();
     Ok(Outcome::done(report))
 }
@@ -201,7 +203,7 @@ fn plan(arguments: &Restore, manifest: &Manifest, wanted: &Wanted) -> Result<Out
     report.backup = Some(manifest.backup.clone());
     report.shard = Some(wanted.restore.shard);
     report.bytes = wanted.restore.bytes;
-    report.keys = keys(manifest, wanted.restore.shard);
+    report.keys = keys(manifest, wanted);
     Ok(Outcome::done(report))
 }
 
@@ -221,7 +223,12 @@ fn report(state: RestoreState, folder: &Path) -> RestoreReport {
     }
 }
 
-fn keys(manifest: &Manifest, shard: u32) -> Option<u64> {
+/// None for append-only files: how many keys commands make is known to a server only.
+fn keys(manifest: &Manifest, wanted: &Wanted) -> Option<u64> {
+    let shard = wanted.restore.shard;
+    if wanted.chosen.form == Form::Aof {
+        return None;
+    }
     match manifest.shards.iter().find(|it| it.shard == shard)?.rdb_content()? {
         Content::Read(facts) => Some(facts.keys()),
         Content::Unread(_) => None,

@@ -8,18 +8,21 @@ use std::{
 };
 
 use crate::{
-    cli::{DatasetNames, Restore as Arguments, YesNo},
+    cli::{DatasetNames, Restore as Arguments, RestoreFrom, YesNo},
     domain::{
         compatibility::{self, ServerVersion, Target},
-        dataset::{AppendOnly, Dataset, Overrides, StartConfig},
-        manifest::{Archive, Manifest, ShardManifest},
+        dataset::{self, AppendOnly, Chosen, Dataset, Form, Names, Overrides, StartConfig},
+        manifest::{Manifest, ShardManifest},
     },
     edge::{
         data_directory::Restore,
         server_process::{self, Binary},
     },
     failure::Failure,
-    flow::{Context, load},
+    flow::{
+        Context, load,
+        pieces::{self, Piece},
+    },
 };
 
 /// No config of a server is near to this.
@@ -28,7 +31,9 @@ const CONFIG_BYTES_MAX: u64 = 16 << 20;
 /// A restore that fits.
 pub(super) struct Wanted {
     pub(super) restore: Restore,
-    pub(super) archive: Archive,
+    /// What is staged, in order.
+    pub(super) pieces: Vec<Piece>,
+    pub(super) chosen: Chosen,
     pub(super) shard: ShardManifest,
     pub(super) server: ServerVersion,
     pub(super) warnings: Vec<String>,
@@ -52,11 +57,14 @@ pub(super) async fn want(
         cluster_databases: config.cluster_databases,
         modules: None,
     };
-    let rdb = load::rdb_content(&manifest.backup, shard)?;
-    compatibility::check(rdb, &source, &target).map_err(|reasons| {
-        let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-        Failure::Incompatible(format!("{} does not fit: {}", manifest.backup, reasons.join("; ")))
-    })?;
+    let chosen = choose(arguments, manifest, shard)?;
+    fits(chosen.form, manifest, shard, &source, &target)?;
+    if chosen.form == Form::Aof && (server.flavour != source.flavour || server < source) {
+        warnings.push(format!(
+            "the append-only files hold commands of {}: {server} does not start if it does not know one of them",
+            manifest.server,
+        ));
+    }
     if manifest.shards.len() > 1 {
         warnings.push(
             "nodes.conf is left as it is: it must name the slots of this shard, or be removed \
@@ -64,21 +72,73 @@ pub(super) async fn want(
                 .to_owned(),
         );
     }
-    let dataset = Dataset::new(config.names, server).map_err(|error| Failure::Usage {
-        finding: error.to_string(),
-        hint: "give the names as the server has them at its start".to_owned(),
+    let dataset = Dataset::new(config.names, chosen.form, server).map_err(|error| {
+        Failure::Usage { hint: hint_of(&error, shard), finding: error.to_string() }
     })?;
-    let archive = shard.archives.first().cloned().ok_or_else(|| Failure::Corrupt {
-        backup: manifest.backup.clone(),
-        finding: format!("shard {} has no archive", shard.shard),
-    })?;
+    let pieces = pieces::of(chosen.form, &manifest.backup, shard)?;
     let restore = Restore {
         backup: manifest.backup.clone(),
         shard: shard.shard,
         dataset,
-        bytes: rdb.bytes(),
+        bytes: pieces.iter().map(Piece::bytes).sum(),
     };
-    Ok(Wanted { restore, archive, shard: shard.clone(), server, warnings })
+    Ok(Wanted { restore, pieces, chosen, shard: shard.clone(), server, warnings })
+}
+
+fn choose(
+    arguments: &Arguments,
+    manifest: &Manifest,
+    shard: &ShardManifest,
+) -> Result<Chosen, Failure> {
+    let told = arguments.from.map(|from| match from {
+        RestoreFrom::Rdb => Form::Rdb,
+        RestoreFrom::Aof => Form::Aof,
+    });
+    dataset::choose(shard.rdb.as_ref(), shard.aof.as_ref(), told).ok_or_else(|| Failure::Usage {
+        finding: format!(
+            "{} holds no {} of shard {}",
+            manifest.backup,
+            told.map_or("capture", |form| match form {
+                Form::Rdb => "RDB",
+                Form::Aof => "append-only files",
+            }),
+            shard.shard,
+        ),
+        hint: "`redis-backup show` tells what it holds; leave --from away to take that".to_owned(),
+    })
+}
+
+fn fits(
+    form: Form,
+    manifest: &Manifest,
+    shard: &ShardManifest,
+    source: &ServerVersion,
+    target: &Target,
+) -> Result<(), Failure> {
+    let checked = match (form, &shard.aof) {
+        (Form::Aof, Some(aof)) => compatibility::check_aof(aof, source, target),
+        (Form::Rdb, _) | (Form::Aof, None) => {
+            let rdb = pieces::rdb_content(&manifest.backup, shard)?;
+            compatibility::check(rdb, source, target)
+        }
+    };
+    checked.map(drop).map_err(|reasons| {
+        let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        Failure::Incompatible(format!("{} does not fit: {}", manifest.backup, reasons.join("; ")))
+    })
+}
+
+fn hint_of(error: &dataset::Error, shard: &ShardManifest) -> String {
+    match error {
+        dataset::Error::AppendOnlyOff if shard.rdb.is_some() => {
+            "start it with appendonly yes, or give --from rdb; `redis-backup show` tells to which moment each reaches"
+        }
+        dataset::Error::AppendOnlyOff => "start it with appendonly yes: the backup holds no RDB",
+        dataset::Error::Name { .. }
+        | dataset::Error::SameName { .. }
+        | dataset::Error::Config { .. } => "give the names as the server has them at its start",
+    }
+    .to_owned()
 }
 
 impl Wanted {
@@ -86,7 +146,12 @@ impl Wanted {
     pub(super) fn steps(&self) -> Vec<String> {
         let Restore { backup: _, shard, dataset, bytes } = &self.restore;
         let names = &dataset.names;
-        let mut steps = vec![
+        let mut steps = vec![self.choice()];
+        if dataset.form == Form::Aof {
+            steps.extend(self.steps_of_aof(names));
+            return steps;
+        }
+        steps.extend([
             format!(
                 "read shard {shard} from the store and check its digests and every key ({bytes} bytes of RDB)"
             ),
@@ -94,7 +159,7 @@ impl Wanted {
                 "write it beside the present dataset, read it back from disk, then replace {}",
                 names.dbfilename
             ),
-        ];
+        ]);
         match dataset.append_only {
             AppendOnly::Folder => steps.push(format!(
                 "make it the base of {}/{}.manifest too, so that {} starts from it with appendonly yes and no",
@@ -106,10 +171,46 @@ impl Wanted {
             )),
             AppendOnly::None => {}
         }
-        steps.push("keep the present dataset in .redis-backup until --finish or --undo".to_owned());
+        steps.push(KEEP.to_owned());
         steps
     }
+
+    /// Which capture is taken, and why.
+    pub(super) fn choice(&self) -> String {
+        let form = match self.chosen.form {
+            Form::Rdb => "the RDB",
+            Form::Aof => "the append-only files",
+        };
+        format!("take {form}: {}", self.chosen.reason)
+    }
+
+    fn steps_of_aof(&self, names: &Names) -> [String; 3] {
+        let Restore { backup: _, shard, dataset, bytes } = &self.restore;
+        let place = match dataset.append_only {
+            AppendOnly::Folder => {
+                format!(
+                    "make it the base of {}/{}.manifest",
+                    names.appenddirname, names.appendfilename
+                )
+            }
+            AppendOnly::SingleFile | AppendOnly::None => {
+                format!("replace {}", names.appendfilename)
+            }
+        };
+        [
+            format!(
+                "read shard {shard} from the store, join its append-only files ({bytes} bytes) beside the present dataset, check digests and every command from disk"
+            ),
+            format!(
+                "{place}, from which {} starts with appendonly yes, and put {} aside",
+                self.server, names.dbfilename
+            ),
+            KEEP.to_owned(),
+        ]
+    }
 }
+
+const KEEP: &str = "keep the present dataset in .redis-backup until --finish or --undo";
 
 fn shard<'a>(arguments: &Arguments, manifest: &'a Manifest) -> Result<&'a ShardManifest, Failure> {
     let usage = |finding: String| {

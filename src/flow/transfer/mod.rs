@@ -24,7 +24,7 @@ use crate::{
 
 pub(crate) use self::{
     capture::{Captured, Pipeline, capture},
-    read_back::{Plain, Sink, read_back, unpack},
+    read_back::{Plain, Scanned, Scanner, Sink, read_back, unpack},
     relay::{Relay, Relayed, relay},
     upload::{Outlet, Packed, pack, upload_packed},
 };

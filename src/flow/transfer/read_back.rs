@@ -5,11 +5,13 @@ use tokio::sync::mpsc;
 
 use crate::{
     domain::{
+        aof,
         archive::{self, Decoder, Identities},
+        catalog,
         digest::{Digester, Digests},
         identity::BackupId,
         manifest::{Archive, Object},
-        rdb::{self, Expectations, Scanned, Scanner},
+        rdb::{self, Expectations},
     },
     edge::store::{self, Store},
     failure::Failure,
@@ -25,6 +27,63 @@ const PIECE_BYTES: usize = 256 << 10;
 /// Where plain bytes go. Called on a thread that may block.
 pub(crate) type Sink = Box<dyn FnMut(&[u8]) -> Result<(), Failure> + Send>;
 
+/// What a scan of plain bytes told.
+#[derive(Debug)]
+pub(crate) enum Scanned {
+    Rdb(Box<rdb::Scanned>),
+    Aof(Box<aof::Scanned>),
+}
+
+/// Proves plain bytes while they pass by.
+pub(crate) enum Scanner {
+    Rdb(Box<rdb::Scanner>),
+    Aof(Box<aof::Scanner>),
+}
+
+#[derive(Debug)]
+pub(crate) enum ScanError {
+    Rdb(rdb::Error),
+    Aof(aof::Error),
+}
+
+impl Scanner {
+    /// For what an archive of that name holds.
+    pub(crate) fn of(archive: &str, expectations: &Expectations) -> Self {
+        if catalog::is_aof_archive(archive) {
+            Self::Aof(Box::new(aof::Scanner::new(expectations)))
+        } else {
+            Self::Rdb(Box::new(rdb::Scanner::new(expectations)))
+        }
+    }
+
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<(), ScanError> {
+        match self {
+            Self::Rdb(scanner) => scanner.feed(bytes).map_err(ScanError::Rdb),
+            Self::Aof(scanner) => scanner.feed(bytes).map_err(ScanError::Aof),
+        }
+    }
+
+    pub(crate) fn finish(self) -> Result<Scanned, ScanError> {
+        match self {
+            Self::Rdb(scanner) => {
+                scanner.finish().map(|found| Scanned::Rdb(Box::new(found))).map_err(ScanError::Rdb)
+            }
+            Self::Aof(scanner) => {
+                scanner.finish().map(|found| Scanned::Aof(Box::new(found))).map_err(ScanError::Aof)
+            }
+        }
+    }
+}
+
+impl ScanError {
+    pub(crate) fn into_failure(self, what: String) -> Failure {
+        match self {
+            Self::Rdb(source) => Failure::Scan { what, source },
+            Self::Aof(source) => Failure::ScanAof { what, source },
+        }
+    }
+}
+
 /// What came out of an archive.
 #[derive(Debug)]
 pub(crate) struct Plain {
@@ -34,7 +93,7 @@ pub(crate) struct Plain {
 }
 
 /// Reads all objects of `archive`. The stored digests must match, the codec must end where the
-/// archive does, and the RDB must be sound when `scan` asks for it.
+/// archive does, and the RDB or append-only file must be sound when `scan` asks for it.
 pub(crate) async fn read_back(
     store: &dyn Store,
     identities: &Identities,
@@ -44,7 +103,8 @@ pub(crate) async fn read_back(
     sink: Sink,
     bar: &Bar,
 ) -> Result<Plain, Failure> {
-    let consume = move |plain| consume(plain, scan.as_ref(), sink);
+    let scanner = scan.map(|expectations| Scanner::of(&archive.name, &expectations));
+    let consume = move |plain| consume(plain, scanner, sink);
     unpack_into(store, identities, backup, archive, consume, bar).await
 }
 
@@ -150,7 +210,7 @@ enum Error {
         finding: String,
     },
     Decode(archive::Error),
-    Scan(rdb::Error),
+    Scan(ScanError),
     Sink(Failure),
     /// The stage before or behind this one hung up, and says why itself.
     Neighbour,
@@ -172,9 +232,7 @@ impl Error {
             Self::Decode(source) => {
                 Failure::Archive { attempt: format!("decode {} of {backup}", archive.name), source }
             }
-            Self::Scan(source) => {
-                Failure::Scan { what: format!("{} of {backup}", archive.name), source }
-            }
+            Self::Scan(error) => error.into_failure(format!("{} of {backup}", archive.name)),
             Self::Sink(failure) => failure,
             Self::Neighbour => return None,
         })
@@ -273,11 +331,10 @@ fn compare(object: Object, found: Digests) -> Result<(), Error> {
 /// The second processor's part: plain digest, scan and sink.
 fn consume(
     mut plain: mpsc::Receiver<Vec<u8>>,
-    scan: Option<&Expectations>,
+    mut scanner: Option<Scanner>,
     mut sink: Sink,
 ) -> Result<Plain, Error> {
     let mut digester = Digester::default();
-    let mut scanner = scan.map(Scanner::new);
     while let Some(piece) = plain.blocking_recv() {
         digester.update(&piece);
         if let Some(scanner) = &mut scanner {

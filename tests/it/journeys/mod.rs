@@ -3,6 +3,7 @@
 //! Each journey is told by calls of the built program; what it finds is compared by the servers' own answers.
 
 mod access;
+mod append_only;
 mod cluster;
 mod directory;
 mod encrypted;

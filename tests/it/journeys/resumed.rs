@@ -3,7 +3,7 @@
 use std::fs;
 
 use redis_backup::{
-    domain::dataset::{Dataset, Names},
+    domain::dataset::{Dataset, Form, Names},
     edge::data_directory::{Acts, Begun, DataDirectory, Restore},
 };
 
@@ -47,7 +47,7 @@ fn stage(server: &Server, backup: &str, rdb: &[u8]) {
     let restore = Restore {
         backup: backup.parse().unwrap(),
         shard: 0,
-        dataset: Dataset::new(Names::default(), version).unwrap(),
+        dataset: Dataset::new(Names::default(), Form::Rdb, version).unwrap(),
         bytes: rdb.len() as u64,
     };
     let Begun::Stage(mut stage) = directory.begin(&restore).unwrap() else {
