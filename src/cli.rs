@@ -118,6 +118,10 @@ pub struct AdHocSource {
     #[arg(long, value_name = "URL", requires = "source_name")]
     pub source_url: Vec<String>,
 
+    /// The server's data directory, as it is mounted here: for BGSAVE and append-only files.
+    #[arg(long, value_name = "DIR", requires = "source_url")]
+    pub data_dir: Option<PathBuf>,
+
     /// Where the password is: env:NAME or file:PATH. Never the password itself.
     #[arg(long, value_name = "env:NAME|file:PATH", requires = "source_url")]
     pub password_from: Option<String>,
@@ -187,6 +191,14 @@ pub struct Backup {
     #[arg(long, value_name = "TIME", requires = "schedule", env = "REDIS_BACKUP_SCHEDULED_FOR")]
     pub scheduled_for: Option<Timestamp>,
 
+    /// How an RDB is taken [default: as the config says, else auto].
+    #[arg(long, value_enum, value_name = "METHOD")]
+    pub method: Option<CaptureMethod>,
+
+    /// What is captured [default: as the schedule says, else rdb].
+    #[arg(long, value_enum, value_name = "FORMS", value_delimiter = ',')]
+    pub capture: Vec<CaptureForm>,
+
     /// Take over a store prefix that another installation began.
     #[arg(long)]
     pub adopt: bool,
@@ -208,6 +220,23 @@ pub struct Backup {
     /// The source's name, where the store or the config holds several.
     #[arg(long, value_name = "NAME", help_heading = "Store")]
     pub source_name: Option<SourceName>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CaptureMethod {
+    /// BGSAVE where the node's data directory is at hand and has room, else replication.
+    Auto,
+    /// BGSAVE or nothing.
+    Bgsave,
+    /// Replication or nothing.
+    Replication,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CaptureForm {
+    Rdb,
+    /// The append-only files, from the data directory.
+    Aof,
 }
 
 #[derive(Debug, Args)]

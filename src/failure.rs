@@ -157,6 +157,13 @@ pub enum Failure {
         #[source]
         source: rdb::Error,
     },
+    #[error("capture shard {shard} from {node}: an append-only file of it is broken")]
+    CapturedAof {
+        shard: u32,
+        node: source::NodeAddress,
+        #[source]
+        source: aof::Error,
+    },
     #[error("source {source_name}: {finding}")]
     Unsettled { source_name: SourceName, finding: String },
     #[error("spool what the store does not take at once")]
@@ -241,6 +248,7 @@ impl Failure {
             | Self::Archive { .. }
             | Self::Scan { .. }
             | Self::ScanAof { .. }
+            | Self::CapturedAof { .. }
             | Self::Corrupt { .. } => Exit::Corrupt,
             Self::Manifest { source, .. } => match source {
                 manifest::Error::Newer { .. } => Exit::Incompatible,
@@ -277,11 +285,11 @@ impl Failure {
                 "wait until the installation is settled (no failover, no slot migration), then run again".into()
             }
             Self::Plan { .. } => {
-                "bring a replica up and let it follow its primary; a primary is captured only as `primary:` \
-                 allows, and never under Sentinel"
+                "do what each reason asks: a replica that is up and follows its primary, room on the disk, the `dataDir` of a \
+                 node; a primary is captured only as `primary:` allows, under Sentinel only by BGSAVE"
                     .into()
             }
-            Self::CapturedRdb { .. } => {
+            Self::CapturedRdb { .. } | Self::CapturedAof { .. } => {
                 "the server or the network damages data: run again, and look at the server's memory and log".into()
             }
             Self::Spool(_) => {
@@ -371,9 +379,49 @@ const fn hint_of_node(error: &redis_node::Error) -> &'static str {
         redis_node::Error::NoPrimaryLink { .. } => {
             "see why the replica has lost its primary, or wait for it"
         }
+        redis_node::Error::Save { source, .. } => hint_of_save(source),
+        redis_node::Error::Aof { source, .. } => hint_of_aof(source),
         redis_node::Error::Refused { .. } => "the server's log may say more",
         redis_node::Error::Protocol { .. } => {
             "check that a Redis or Valkey listens there, and nothing else"
+        }
+    }
+}
+
+const fn hint_of_aof(error: &redis_node::AofError) -> &'static str {
+    match error {
+        redis_node::AofError::Closed(_) => {
+            "mend what it says (CONFIG SET appendonly yes, or BGREWRITEAOF), or capture the RDB alone"
+        }
+        redis_node::AofError::Restarted => "run again: the node restarted meanwhile",
+        redis_node::AofError::Directory(_) => {
+            "let the user of this program read the data directory and what is in it"
+        }
+        redis_node::AofError::Unsteady { .. } => "run again when it rewrites its files less often",
+        redis_node::AofError::OfAnother { .. } => {
+            "name the data directory of this very node; if it is, BGREWRITEAOF sets its count right"
+        }
+    }
+}
+
+const fn hint_of_save(error: &redis_node::SaveError) -> &'static str {
+    match error {
+        redis_node::SaveError::Failed { .. } => {
+            "free space or memory on its host, then let one BGSAVE succeed at once: that ends MISCONF; \
+             docs/RUNBOOK.md tells more"
+        }
+        redis_node::SaveError::Killed { .. } => {
+            "run again when nobody flushes it and no full synchronisation is under way"
+        }
+        redis_node::SaveError::Restarted => "run again: the node restarted meanwhile",
+        redis_node::SaveError::NoRoom(_) => {
+            "make room on the filesystem of its data directory; nothing was changed"
+        }
+        redis_node::SaveError::Directory(_) => {
+            "let the user of this program read the data directory and what is in it"
+        }
+        redis_node::SaveError::OtherDirectory { .. } | redis_node::SaveError::Foreign(_) => {
+            "name the data directory of this very node by `dataDir` or --data-dir"
         }
     }
 }

@@ -53,6 +53,7 @@ fn main() -> Result<()> {
     rows.extend(bench.capture_into_s3(rounds.min(3))?);
     rows.push(bench.verify(rounds)?);
     rows.push(bench.restore(rounds)?);
+    rows.push(bench.copy_aof(rounds)?);
     rows.push(bench.list(rounds)?);
     rows.push(bench.prune(rounds)?);
     let title = if is_large { "large" } else { "regular" };
@@ -127,78 +128,28 @@ impl Bench {
 
     /// Turn by turn, so that whatever else the machine does meets all of them.
     fn capture(&self, rounds: usize) -> Result<Vec<Row>> {
-        let (mut ours, mut sealed, mut null, mut zstd) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (wal_g, mut wal_g_runs) = (env::var_os(WAL_G), Vec::new());
+        let (mut captures, wal_g) = (Captures::default(), env::var_os(WAL_G));
         let (redis_cli, stored) = (&self.redis_cli, self.path("stored.zst"));
         for _ in 0..rounds {
-            null.push(shell(&format!("exec {redis_cli} --rdb - >/dev/null 2>&1"))?);
+            captures.null.push(shell(&format!("exec {redis_cli} --rdb - >/dev/null 2>&1"))?);
             self.rest()?;
-            ours.push(run(&mut self.backup(&self.path("store").display().to_string()))?);
+            let store = self.path("store").display().to_string();
+            captures.ours.push(run(&mut self.backup(&store))?);
             self.rest()?;
             let mut encrypted = self.backup(&self.path("sealed").display().to_string());
-            sealed.push(run(encrypted.args(["--recipient", RECIPIENT.trim()]))?);
+            captures.sealed.push(run(encrypted.args(["--recipient", RECIPIENT.trim()]))?);
             self.rest()?;
             let stored = stored.display();
-            zstd.push(shell(&format!("{redis_cli} --rdb - 2>/dev/null | zstd -q -1 >{stored}"))?);
+            let line = format!("{redis_cli} --rdb - 2>/dev/null | zstd -q -1 >{stored}");
+            captures.zstd.push(shell(&line)?);
             self.rest()?;
             if let Some(wal_g) = &wal_g {
-                wal_g_runs.push(run(&mut self.wal_g(wal_g)?)?);
+                captures.wal_g.push(run(&mut self.wal_g(wal_g)?)?);
                 self.rest()?;
             }
         }
         fs::remove_dir_all(self.path("sealed"))?;
-        println!("backup {} · redis-cli {}", spread(&ours), spread(&null));
-        println!("backup, encrypted {}", spread(&sealed));
-        println!("redis-cli | zstd {}", spread(&zstd));
-        let pairs = |ours: &[Usage], others: &[Usage]| {
-            median(ours.iter().zip(others).map(|(ours, other)| ours.seconds / other.seconds))
-        };
-        let processor = |runs: &[Usage]| median(runs.iter().map(|run| run.processor_seconds));
-        let beside_wal_g = (!wal_g_runs.is_empty()).then(|| {
-            println!("WAL-G {}", spread(&wal_g_runs));
-            let theirs = processor(&wal_g_runs);
-            Row {
-                what: "processor seconds of `backup` ÷ those of WAL-G's `backup-push`, by LZ4",
-                measured: processor(&ours) / theirs,
-                target: Target::AtMost(0.6),
-                unit: "×",
-                detail: format!("{:.1} s and {theirs:.1} s", processor(&ours)),
-            }
-        });
-        let rows = [
-            Row {
-                what: "`backup` into a directory ÷ `redis-cli --rdb - >/dev/null`",
-                measured: pairs(&ours, &null),
-                target: Target::AtMost(1.10),
-                unit: "×",
-                detail: format!("{} and {}", times(&ours), times(&null)),
-            },
-            Row {
-                what: "`backup` with encryption ÷ `redis-cli --rdb - >/dev/null`",
-                measured: pairs(&sealed, &null),
-                target: Target::AtMost(1.15),
-                unit: "×",
-                detail: format!("{} and {}", times(&sealed), times(&null)),
-            },
-            Row {
-                what: "`backup` into a directory ÷ `redis-cli --rdb - | zstd -1 >file`",
-                measured: pairs(&ours, &zstd),
-                target: Target::AtMost(1.0),
-                unit: "×",
-                detail: format!("{} and {}", times(&ours), times(&zstd)),
-            },
-            Row {
-                what: "processor seconds of `backup` ÷ those of `redis-cli --rdb - | zstd -1 >file`",
-                measured: processor(&ours) / processor(&zstd),
-                target: Target::None,
-                unit: "×",
-                detail: format!("{:.1} s and {:.1} s", processor(&ours), processor(&zstd)),
-            },
-            memory("highest resident memory of `backup` into a directory", &ours),
-            memory("highest resident memory of `backup` with encryption", &sealed),
-        ];
-        Ok(rows.into_iter().chain(beside_wal_g).collect())
+        Ok(captures.rows())
     }
 
     /// As its documentation has it: the stream of `redis-cli --rdb -`, in its default codec.
@@ -271,6 +222,35 @@ impl Bench {
             what: "`restore --data-dir` ÷ `zstd -dc | cat >file` and sync",
             measured: middle(&ours) / middle(&theirs),
             target: Target::AtMost(1.5),
+            unit: "×",
+            detail: format!("{} and {}", times(&ours), times(&theirs)),
+        })
+    }
+
+    /// Commands alone, without an RDB at their beginning: the slower of the two to read.
+    fn copy_aof(&self, rounds: usize) -> Result<Row> {
+        self.redis.ask("CONFIG SET aof-use-rdb-preamble no")?;
+        self.redis.ask("CONFIG SET appendonly yes")?;
+        self.redis.settle()?;
+        let folder = self.folder.path().join("appendonlydir");
+        let (files, copy) = (format!("{}/*aof", folder.display()), self.path("copy.zst"));
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let mut backup = self.backup(&self.path("aof-store").display().to_string());
+            backup.args(["--capture", "aof", "--data-dir"]).arg(self.folder.path());
+            ours.push(run(&mut backup)?);
+            self.rest()?;
+            theirs.push(shell(&format!("cat {files} | zstd -q -f -1 -o {}", copy.display()))?);
+            self.rest()?;
+        }
+        self.redis.ask("CONFIG SET appendonly no")?;
+        println!("backup of AOF {} · cat and zstd {}", spread(&ours), spread(&theirs));
+        Ok(Row {
+            what: "`backup --capture aof` into a directory ÷ `cat appendonlydir/*aof | zstd -1 >file`",
+            measured: median(
+                ours.iter().zip(&theirs).map(|(our, their)| our.seconds / their.seconds),
+            ),
+            target: Target::AtMost(1.2),
             unit: "×",
             detail: format!("{} and {}", times(&ours), times(&theirs)),
         })
@@ -385,6 +365,73 @@ impl Bench {
         backup.args(["backup", "--source-url", &url, "--source-name", SOURCE, "--store", store]);
         backup.current_dir(self.folder.path());
         backup
+    }
+}
+
+/// What the runs took, in the order of the rounds.
+#[derive(Default)]
+struct Captures {
+    ours: Vec<Usage>,
+    sealed: Vec<Usage>,
+    null: Vec<Usage>,
+    zstd: Vec<Usage>,
+    wal_g: Vec<Usage>,
+}
+
+impl Captures {
+    fn rows(&self) -> Vec<Row> {
+        let Self { ours, sealed, null, zstd, wal_g } = self;
+        println!("backup {} · redis-cli {}", spread(ours), spread(null));
+        println!("backup, encrypted {}", spread(sealed));
+        println!("redis-cli | zstd {}", spread(zstd));
+        let pairs = |ours: &[Usage], others: &[Usage]| {
+            median(ours.iter().zip(others).map(|(ours, other)| ours.seconds / other.seconds))
+        };
+        let processor = |runs: &[Usage]| median(runs.iter().map(|run| run.processor_seconds));
+        let beside_wal_g = (!wal_g.is_empty()).then(|| {
+            println!("WAL-G {}", spread(wal_g));
+            let theirs = processor(wal_g);
+            Row {
+                what: "processor seconds of `backup` ÷ those of WAL-G's `backup-push`, by LZ4",
+                measured: processor(ours) / theirs,
+                target: Target::AtMost(0.6),
+                unit: "×",
+                detail: format!("{:.1} s and {theirs:.1} s", processor(ours)),
+            }
+        });
+        let rows = [
+            Row {
+                what: "`backup` into a directory ÷ `redis-cli --rdb - >/dev/null`",
+                measured: pairs(ours, null),
+                target: Target::AtMost(1.10),
+                unit: "×",
+                detail: format!("{} and {}", times(ours), times(null)),
+            },
+            Row {
+                what: "`backup` with encryption ÷ `redis-cli --rdb - >/dev/null`",
+                measured: pairs(sealed, null),
+                target: Target::AtMost(1.15),
+                unit: "×",
+                detail: format!("{} and {}", times(sealed), times(null)),
+            },
+            Row {
+                what: "`backup` into a directory ÷ `redis-cli --rdb - | zstd -1 >file`",
+                measured: pairs(ours, zstd),
+                target: Target::AtMost(1.0),
+                unit: "×",
+                detail: format!("{} and {}", times(ours), times(zstd)),
+            },
+            Row {
+                what: "processor seconds of `backup` ÷ those of `redis-cli --rdb - | zstd -1 >file`",
+                measured: processor(ours) / processor(zstd),
+                target: Target::None,
+                unit: "×",
+                detail: format!("{:.1} s and {:.1} s", processor(ours), processor(zstd)),
+            },
+            memory("highest resident memory of `backup` into a directory", ours),
+            memory("highest resident memory of `backup` with encryption", sealed),
+        ];
+        rows.into_iter().chain(beside_wal_g).collect()
     }
 }
 

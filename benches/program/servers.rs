@@ -68,7 +68,13 @@ impl Server {
         let begun = Instant::now();
         while begun.elapsed() < SETTLE_WAIT_MAX {
             let facts = self.ask("INFO")?;
-            if facts.contains("rdb_bgsave_in_progress:0") && facts.contains("connected_slaves:0") {
+            let quiet = [
+                "rdb_bgsave_in_progress:0",
+                "connected_slaves:0",
+                "aof_rewrite_in_progress:0",
+                "aof_rewrite_scheduled:0",
+            ];
+            if quiet.iter().all(|fact| facts.contains(fact)) {
                 return Ok(());
             }
             thread::sleep(LOOK_INTERVAL);

@@ -286,6 +286,8 @@ impl AofCapture {
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
     Replication,
+    /// A save of its own, read from the server's data directory.
+    Bgsave,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -299,6 +301,7 @@ impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Replication => "replication",
+            Self::Bgsave => "BGSAVE",
         })
     }
 }

@@ -3,6 +3,7 @@
 pub mod agenda;
 pub mod aof;
 pub mod archive;
+pub mod bgsave;
 pub mod capture;
 pub mod catalog;
 pub mod clock;
@@ -14,6 +15,7 @@ pub mod identity;
 pub mod installation;
 pub mod manifest;
 pub mod observation;
+pub mod persistence;
 pub mod rdb;
 pub mod record;
 pub mod retention;

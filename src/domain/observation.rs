@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     cluster::ClusterNode,
     manifest::{Flavour, NodeRole, Server},
+    persistence::Persistence,
     rdb::DatabaseFacts,
     source::{NodeAddress, SourceAddress},
 };
@@ -29,6 +30,7 @@ pub struct NodeObservation {
     pub loading: bool,
     pub replication: Replication,
     pub used_memory_bytes: Option<u64>,
+    pub persistence: Persistence,
     pub keyspace: BTreeMap<u32, DatabaseFacts>,
     /// Names of the loaded modules, sorted.
     pub modules: Vec<String>,
@@ -69,6 +71,8 @@ pub struct NodeSettings {
     pub appenddirname: Option<String>,
     pub databases: Option<u32>,
     pub maxmemory_bytes: Option<u64>,
+    /// Whether a replica gets its RDB without a file on the server's disk.
+    pub repl_diskless_sync: Option<bool>,
     /// The file it was started with; none if there was none.
     pub config_file: Option<String>,
     /// Why some of it is missing.
@@ -113,14 +117,14 @@ pub enum Error {
 }
 
 /// `name:value` lines.
-struct Info<'a>(BTreeMap<&'a str, &'a str>);
+pub(super) struct Info<'a>(BTreeMap<&'a str, &'a str>);
 
 impl<'a> Info<'a> {
-    fn parse(text: &'a str) -> Self {
+    pub(super) fn parse(text: &'a str) -> Self {
         Self(text.lines().filter_map(|line| line.split_once(':')).collect())
     }
 
-    fn text(&self, name: &str) -> Option<&'a str> {
+    pub(super) fn text(&self, name: &str) -> Option<&'a str> {
         self.0.get(name).copied().filter(|value| !value.is_empty())
     }
 
@@ -128,11 +132,11 @@ impl<'a> Info<'a> {
         self.text(field).ok_or(Error::Missing { field })
     }
 
-    fn number(&self, name: &str) -> Option<u64> {
+    pub(super) fn number(&self, name: &str) -> Option<u64> {
         self.text(name)?.parse().ok()
     }
 
-    fn flag(&self, name: &str) -> bool {
+    pub(super) fn flag(&self, name: &str) -> bool {
         self.text(name) == Some("1")
     }
 }
@@ -166,6 +170,7 @@ impl NodeObservation {
             loading: info.flag("loading") || info.flag("async_loading"),
             replication: replication(&info, role),
             used_memory_bytes: info.number("used_memory"),
+            persistence: Persistence::of(&info),
             keyspace: keyspace(&info),
             modules: modules(text),
             cluster_enabled: info.flag("cluster_enabled"),

@@ -9,7 +9,7 @@ use std::{
     io,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -94,7 +94,7 @@ pub fn available_bytes(folder: &Path) -> rustix::io::Result<u64> {
 pub fn open(limits: Limits, readers: usize) -> (Writer, Vec<Reader>) {
     let cursors = vec![Cursor::default(); readers];
     let state = Mutex::new(State { cursors, ..State::default() });
-    let shared = Arc::new(Shared { limits, state, changed: Notify::new() });
+    let shared = Arc::new(Shared { limits, state, changed: Notify::new(), taken: Condvar::new() });
     let readers = (0..readers).map(|index| Reader { shared: Arc::clone(&shared), index }).collect();
     (Writer(shared), readers)
 }
@@ -113,6 +113,8 @@ struct Shared {
     limits: Limits,
     state: Mutex<State>,
     changed: Notify,
+    /// The reader took bytes out of memory, or is gone.
+    taken: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -243,6 +245,19 @@ impl Writer {
         Ok(())
     }
 
+    /// Waits until the bytes fit into memory: for a capture that a store may slow down. Blocks.
+    pub fn push_when_taken(&mut self, bytes: Bytes) -> Result<(), Error> {
+        let mut state = self.0.state();
+        while state.open_cursors().next().is_some()
+            && state.memory_bytes > 0
+            && state.memory_bytes + bytes.len() > MEMORY_BYTES_MAX
+        {
+            state = self.0.taken.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(state);
+        self.push(bytes)
+    }
+
     fn push_to_file(&self, state: &mut State, bytes: &[u8]) -> Result<(), Error> {
         let Limits { folder, bytes_max } = &self.0.limits;
         let length = bytes.len() as u64;
@@ -336,6 +351,7 @@ impl Reader {
                     let bytes = bytes.clone();
                     (cursor.segment, cursor.offset) = (cursor.segment + 1, 0);
                     state.trim();
+                    self.shared.taken.notify_one();
                     return Ok(Taken::Bytes(bytes));
                 }
                 Some(Segment::File { begin, bytes }) if cursor.offset < *bytes => {
@@ -395,6 +411,7 @@ impl Drop for Reader {
             cursor.reading = Reading::Gone;
         }
         state.trim();
+        self.shared.taken.notify_one();
     }
 }
 
@@ -513,6 +530,33 @@ mod tests {
             writer.push(Bytes::from(vec![fill; 900_000])).unwrap();
             assert_eq!(reader.next().await.unwrap().unwrap()[0], fill);
         }
+    }
+
+    #[tokio::test]
+    async fn a_patient_writer_waits_for_its_reader_and_needs_no_file() {
+        let (_folder, limits) = limits(1);
+        let (mut writer, mut readers) = open(limits, 1);
+        let mut reader = readers.remove(0);
+        let pushing = tokio::task::spawn_blocking(move || {
+            for fill in 0..10 {
+                writer.push_when_taken(vec![fill; 1 << 20].into()).unwrap();
+            }
+            writer.finish();
+        });
+        let mut read = 0;
+        while let Some(bytes) = reader.next().await.unwrap() {
+            read += bytes.len();
+        }
+        pushing.await.unwrap();
+        assert_eq!((read, reader.shared.state().spooled_bytes), (10 << 20, 0));
+
+        let (_folder, limits) = self::limits(1);
+        let (mut writer, readers) = open(limits, 1);
+        let pushing = tokio::task::spawn_blocking(move || {
+            (0..3).try_for_each(|_| writer.push_when_taken(vec![0; 1 << 20].into()))
+        });
+        drop(readers);
+        assert!(matches!(pushing.await.unwrap(), Err(Error::Broken)));
     }
 
     #[tokio::test]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+
 use super::{
     Context,
     standing::standing,
@@ -146,21 +148,7 @@ pub(super) async fn locate(
         let known = known.into_iter().cloned().collect();
         return Err(Failure::Settings(Error::SeveralSources { known }));
     }
-    // A clock that ran ahead must not make its backup the newest for ever.
-    let limit = which.before.unwrap_or_else(|| context.now());
-    let is_meant = |backup: &BackupId| match &which.backup {
-        Some(id) => backup == id,
-        None => backup.begun() <= limit,
-    };
-    let mut candidates = Vec::new();
-    for Holding { opened, source, backups } in sources {
-        candidates.extend(backups.into_iter().filter(is_meant).map(|backup| Located {
-            opened: opened.clone(),
-            source: source.clone(),
-            backup,
-        }));
-    }
-    candidates.sort_by(|left, right| right.backup.cmp(&left.backup));
+    let candidates = candidates(which, sources, context.now());
     let stores_of = |backup: &BackupId| -> Vec<String> {
         let same = candidates.iter().filter(|other| other.backup == *backup);
         same.map(|other| other.opened.name.clone()).collect()
@@ -186,23 +174,46 @@ pub(super) async fn locate(
     if let Some(failure) = failure {
         return Err(failure);
     }
-    let looked: Vec<String> = settings.stores(place)?.into_iter().map(|store| store.name).collect();
-    let looked = looked.join(", ");
+    let looked = settings.stores(place)?.into_iter().map(|store| store.name);
+    Err(none_fits(which, &looked.collect::<Vec<_>>().join(", "), &passed_over))
+}
+
+/// Newest first, the copies of one backup in the order of the stores.
+fn candidates(which: &Which, sources: Vec<Holding>, now: Timestamp) -> Vec<Located> {
+    // A clock that ran ahead must not make its backup the newest for ever.
+    let limit = which.before.unwrap_or(now);
+    let is_meant = |backup: &BackupId| match &which.backup {
+        Some(id) => backup == id,
+        None => backup.begun() <= limit,
+    };
+    let mut candidates = Vec::new();
+    for Holding { opened, source, backups } in sources {
+        candidates.extend(backups.into_iter().filter(is_meant).map(|backup| Located {
+            opened: opened.clone(),
+            source: source.clone(),
+            backup,
+        }));
+    }
+    candidates.sort_by(|left, right| right.backup.cmp(&left.backup));
+    candidates
+}
+
+fn none_fits(which: &Which, looked: &str, passed_over: &[BackupId]) -> Failure {
     if let Some(newest) = passed_over.first() {
-        return Err(Failure::NoBackup {
+        return Failure::NoBackup {
             which: format!(
                 "in {looked} is good: {} passed over, such as {newest}, which can be named",
                 passed_over.len()
             ),
-        });
+        };
     }
-    Err(Failure::NoBackup {
+    Failure::NoBackup {
         which: match (&which.backup, which.before) {
             (Some(backup), _) => format!("in {looked} has the id {backup}"),
             (None, Some(before)) => format!("in {looked} began before {before}"),
             (None, None) => format!("is in {looked}"),
         },
-    })
+    }
 }
 
 pub(super) async fn read_manifest(located: &Located) -> Result<Manifest, Failure> {

@@ -11,16 +11,15 @@ use super::{
 use crate::{
     cli::Check,
     domain::{
-        capture::Plan,
+        capture::{Candidate, Forms, Plan},
         catalog as names,
         clock::{self, Skew},
         identity::SourceName,
-        manifest::{Origin, Server},
-        source::NodeAddress,
+        manifest::{Method, Origin},
         topology::{Shard, Topology},
     },
     edge::{
-        redis_node::{Snapshot, inspect::SourceAccess, replication::Limits},
+        redis_node::{Snapshot, aof, bgsave, inspect::SourceAccess, replication::Limits},
         store,
     },
     failure::{Exit, Failure, chain},
@@ -190,13 +189,15 @@ async fn check_sources(
     }
     for source in resolved {
         if let Some(source) = findings.keep("sources", source.map_err(Failure::from)) {
-            check_source(&source, opened, context, findings).await;
+            let forms = settings.forms_of(&source.name);
+            check_source(&source, forms, opened, context, findings).await;
         }
     }
 }
 
 async fn check_source(
     source: &settings::Source,
+    forms: Forms,
     opened: &[Opened],
     context: &Context,
     findings: &mut Findings,
@@ -233,9 +234,13 @@ async fn check_source(
         let count = source.recipients.len();
         findings.good(&format!("{subject}: encryption"), format!("{count} can open its backups"));
     }
-    let plan = prepare::choose(source, &topology);
+    for finding in prepare::unknown_directories(source, &topology) {
+        let fix = "name the address under which the node is found";
+        findings.warning(&format!("{subject}: dataDir"), finding, fix);
+    }
+    let plan = prepare::choose_forms(source, source.method, forms, &topology);
     if let Some(plan) = findings.keep(&format!("{subject}: plan"), plan) {
-        check_captures(&subject, &plan, &access, findings).await;
+        check_captures(&subject, &plan, forms, &access, findings).await;
     }
 }
 
@@ -264,11 +269,12 @@ async fn check_origin(
     }
 }
 
-/// Asks the first candidate of each shard for a snapshot and lets go once it begins: this proves
-/// the right to PSYNC, and costs one fork.
+/// Asks the first candidate of each shard for its dataset and lets go once it begins: this proves
+/// the right to it, and costs one fork.
 async fn check_captures(
     subject: &str,
     plan: &Plan,
+    forms: Forms,
     access: &SourceAccess,
     findings: &mut Findings,
 ) {
@@ -277,22 +283,66 @@ async fn check_captures(
         for passed in &shard.passed_over {
             findings.warning(&subject, format!("not from {passed}"), "look at that node");
         }
-        let Some(first) = shard.candidates.first() else { continue };
-        let begun = begin(shard.shard, &first.address, access, &first.server).await;
-        if findings.keep(&subject, begun).is_some() {
-            findings.good(&subject, format!("{} sends its RDB ({})", first.address, first.reason));
+        let mut candidates = shard.candidates.iter().peekable();
+        while let Some(candidate) = candidates.next() {
+            let Err(failure) = begin(shard.shard, candidate, access).await else {
+                findings.good(&subject, proven(candidate));
+                if forms.aof {
+                    let opened = open_aof(shard.shard, candidate, access).await;
+                    if let Some(text) = findings.keep(&subject, opened) {
+                        findings.good(&subject, text);
+                    }
+                }
+                break;
+            };
+            let other = candidates.peek().filter(|next| next.address == candidate.address);
+            if other.is_none() || backup::is_of_any_method(&failure) {
+                findings.keep(&subject, Err::<(), _>(failure));
+                break;
+            }
+            let finding = format!("{}; the next way is tried", chain(&failure));
+            findings.warning(&subject, finding, &failure.hint());
         }
     }
 }
 
-async fn begin(
+fn proven(candidate: &Candidate) -> String {
+    let Candidate { address, method, reason, .. } = candidate;
+    match method {
+        Some(Method::Replication) => format!("{address} sends its RDB ({reason})"),
+        Some(Method::Bgsave) => format!("{address} saves into its data directory ({reason})"),
+        None => format!("{address} is chosen ({reason})"),
+    }
+}
+
+/// Opens the append-only files as a capture does, and tells what was found.
+async fn open_aof(
     shard: u32,
-    node: &NodeAddress,
+    candidate: &Candidate,
     access: &SourceAccess,
-    server: &Server,
-) -> Result<(), Failure> {
-    Snapshot::begin(node, &access.nodes, server, Limits::default())
+) -> Result<String, Failure> {
+    let Candidate { address, directory, names, server, run_id, .. } = candidate;
+    let Some(folder) = directory else { return Ok("no data directory".to_owned()) };
+    let limits = bgsave::Limits::default();
+    let opened = aof::open(address, &access.nodes, server, run_id, folder, names, limits)
         .await
-        .map(drop)
-        .map_err(|source| Failure::Capture { shard, node: node.clone(), source })
+        .map_err(|source| Failure::Capture { shard, node: address.clone(), source })?;
+    let bytes = ByteSize(opened.set.bytes());
+    let files = opened.set.files.len();
+    Ok(format!("{address} keeps {files} append-only files of {}", bytes.display().iec()))
+}
+
+async fn begin(shard: u32, candidate: &Candidate, access: &SourceAccess) -> Result<(), Failure> {
+    let Candidate { address, method, directory, names, server, run_id, .. } = candidate;
+    let begun = match (method, directory) {
+        (Some(Method::Bgsave), Some(folder)) => {
+            let (name, limits) = (names.dbfilename.as_deref(), bgsave::Limits::default());
+            bgsave::save(address, &access.nodes, run_id, folder, name, limits).await.map(drop)
+        }
+        (Some(_), _) => {
+            Snapshot::begin(address, &access.nodes, server, Limits::default()).await.map(drop)
+        }
+        (None, _) => Ok(()),
+    };
+    begun.map_err(|source| Failure::Capture { shard, node: address.clone(), source })
 }

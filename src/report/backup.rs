@@ -8,7 +8,7 @@ use super::text;
 use crate::{
     domain::{
         identity::{BackupId, SourceName},
-        manifest::Flavour,
+        manifest::{Flavour, Method},
         rdb::SlotRange,
     },
     failure::LostStore,
@@ -91,7 +91,7 @@ impl fmt::Display for BackupReport {
             writeln!(f, "{} of {} is in {stores}", backup.backup, backup.source)?;
             writeln!(
                 f,
-                "  {keys} in {} shard{}, {} of RDB stored as {}, {}",
+                "  {keys} in {} shard{}, {} stored as {}, {}",
                 backup.shards,
                 if backup.shards == 1 { "" } else { "s" },
                 text::bytes(backup.plain_bytes),
@@ -157,6 +157,8 @@ pub struct PlannedShard {
     pub slots: Vec<SlotRange>,
     /// The node to capture from first.
     pub node: String,
+    /// Of its RDB; none where no RDB is wanted.
+    pub method: Option<Method>,
     pub reason: String,
     /// Who takes its place if it fails, in order.
     pub next: Vec<String>,

@@ -11,10 +11,11 @@ use serde::{
 
 use crate::domain::{
     archive::Codec,
-    capture::PrimaryUse,
+    capture::{MethodChoice, PrimaryUse},
     identity::{ScheduleName, SourceName, StoreName},
     retention::{Age, Keep},
     shrink_guard,
+    source::NodeAddress,
 };
 
 /// Configuration of redis-backup. Secrets never stand in it.
@@ -80,6 +81,15 @@ pub struct Source {
     /// Whether a primary may be captured.
     #[serde(default)]
     pub primary: PrimaryUse,
+    /// The data directory of the one node in `nodes`, as it is mounted here.
+    pub data_dir: Option<PathBuf>,
+    /// Data directories by the addresses of their nodes, such as `{"10.0.0.5:6379": /mnt/redis-0}`.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, PathBuf>")]
+    pub data_dirs: BTreeMap<NodeAddress, PathBuf>,
+    /// How an RDB is taken.
+    #[serde(default)]
+    pub method: MethodChoice,
     /// Server for `verify --level load`; otherwise one that fits is looked for in PATH.
     pub server_binary: Option<PathBuf>,
     pub spool: Option<Spool>,
@@ -282,6 +292,8 @@ impl<'de> Deserialize<'de> for ScheduleStore {
 #[serde(rename_all = "kebab-case")]
 pub enum CaptureKind {
     Rdb,
+    /// The append-only files; they need `dataDir`.
+    Aof,
 }
 
 fn utc() -> String {

@@ -16,7 +16,8 @@ use std::{
 use self::place::Places;
 pub use self::{
     config::{
-        Checksums, Compression, Config, Directory, Retention, S3, SecretFrom, ServerSideEncryption,
+        CaptureKind, Checksums, Compression, Config, Directory, Retention, S3, SecretFrom,
+        ServerSideEncryption,
     },
     error::Error,
 };
@@ -24,13 +25,13 @@ use crate::{
     cli::{AdHocSource, Global, Place},
     domain::{
         archive::{Codec, Recipients},
-        capture::PrimaryUse,
+        capture::{Forms, MethodChoice, PrimaryUse},
         identity::{MANUAL, ScheduleName, SourceName, StoreName},
         retention::{self, Keep, Policy},
         schedule::Timetable,
         secret::Secret,
         shrink_guard,
-        source::SourceUrl,
+        source::{NodeAddress, SourceAddress, SourceUrl},
     },
     edge::spool,
 };
@@ -74,6 +75,9 @@ pub struct Source {
     /// For sentinels; the same as `access` unless the config says otherwise.
     pub sentinel_access: Access,
     pub primary: PrimaryUse,
+    /// Data directories that are at hand, by the addresses of their nodes.
+    pub data_dirs: BTreeMap<NodeAddress, PathBuf>,
+    pub method: MethodChoice,
     pub server_binary: Option<PathBuf>,
     pub spool: Spool,
     pub codec: Codec,
@@ -128,6 +132,7 @@ pub struct Schedule {
     pub name: ScheduleName,
     pub source: SourceName,
     pub timetable: Timetable,
+    pub forms: Forms,
     pub stores: Vec<ScheduleStore>,
 }
 
@@ -241,6 +246,7 @@ impl Settings {
     ) -> Result<Source, Error> {
         let AdHocSource {
             source_url,
+            data_dir,
             password_from,
             tls_ca,
             tls_cert,
@@ -263,6 +269,9 @@ impl Settings {
             tls: (tls != config::Tls::default()).then_some(tls),
             sentinel: None,
             primary: PrimaryUse::default(),
+            data_dir: data_dir.clone(),
+            data_dirs: BTreeMap::new(),
+            method: MethodChoice::default(),
             server_binary: None,
             spool: None,
             compression: Compression::default(),
@@ -281,6 +290,14 @@ impl Settings {
             name: name.clone(),
             known: self.schedules.keys().cloned().collect(),
         })
+    }
+
+    /// What the schedules of a source capture; its RDB where it has none.
+    pub fn forms_of(&self, source: &SourceName) -> Forms {
+        let forms = self.schedules.values().filter(|it| it.source == *source).map(|it| it.forms);
+        forms
+            .reduce(|a, b| Forms { rdb: a.rdb || b.rdb, aof: a.aof || b.aof })
+            .unwrap_or(Forms::RDB)
     }
 
     pub fn schedules(&self) -> impl Iterator<Item = &Schedule> {
@@ -384,6 +401,7 @@ fn check_source(source: &config::Source) -> Result<(), Finding> {
     if let Some(configured) = &source.encryption {
         encryption::check(configured)?;
     }
+    check_data_dirs(source, &url.address)?;
     if source.captures_at_once == Some(0) {
         return Err(("capturesAtOnce", "0 captures nothing; write 1 or more".to_owned()));
     }
@@ -396,6 +414,38 @@ fn check_source(source: &config::Source) -> Result<(), Finding> {
         }
     }
     Ok(())
+}
+
+/// A data directory belongs to one node, and which one must be sure.
+fn check_data_dirs(source: &config::Source, address: &SourceAddress) -> Result<(), Finding> {
+    let has_one = matches!(address, SourceAddress::Nodes(nodes) if nodes.len() == 1);
+    if source.data_dir.is_some() && !has_one {
+        return Err((
+            "dataDir",
+            "it belongs to one node, and `nodes` names several or sentinels; write \
+             `dataDirs: {\"host:port\": PATH}` with the address that `backup --dry-run` shows"
+                .to_owned(),
+        ));
+    }
+    if source.data_dir.is_some() && !source.data_dirs.is_empty() {
+        return Err(("dataDirs", "write `dataDir` or `dataDirs`, not both".to_owned()));
+    }
+    if source.method == MethodChoice::Bgsave
+        && source.data_dir.is_none()
+        && source.data_dirs.is_empty()
+    {
+        return Err(("method", "`bgsave` needs `dataDir`: the RDB is read from there".to_owned()));
+    }
+    Ok(())
+}
+
+fn data_dirs(source: &config::Source, address: &SourceAddress) -> BTreeMap<NodeAddress, PathBuf> {
+    match (&source.data_dir, address) {
+        (Some(path), SourceAddress::Nodes(nodes)) => {
+            nodes.iter().map(|node| (node.clone(), path.clone())).collect()
+        }
+        (Some(_) | None, _) => source.data_dirs.clone(),
+    }
 }
 
 fn check_schedule(
@@ -423,6 +473,17 @@ fn check_schedule(
     }
     if capture.is_empty() {
         return Err(("capture", "nothing is named to capture; write `capture: [rdb]`".to_owned()));
+    }
+    let forms = forms(capture);
+    let has_files =
+        |source: &config::Source| source.data_dir.is_some() || !source.data_dirs.is_empty();
+    if forms.aof && !config.sources.get(source).is_some_and(has_files) {
+        return Err((
+            "capture",
+            format!(
+                "`aof` needs `dataDir` of source {source}: append-only files are read from there"
+            ),
+        ));
     }
     if stores.is_empty() || stores.len() > STORES_MAX {
         let count = stores.len();
@@ -452,7 +513,12 @@ fn check_schedule(
         store: entry.store.clone(),
         keep: entry.keep.clone().or_else(|| keep.clone()),
     });
-    Ok(Schedule { name: name.clone(), source: source.clone(), timetable, stores: stores.collect() })
+    let stores = stores.collect();
+    Ok(Schedule { name: name.clone(), source: source.clone(), timetable, forms, stores })
+}
+
+fn forms(capture: &[CaptureKind]) -> Forms {
+    Forms { rdb: capture.contains(&CaptureKind::Rdb), aof: capture.contains(&CaptureKind::Aof) }
 }
 
 fn resolve_source(
@@ -495,12 +561,15 @@ fn resolve_source(
         Some(configured) => encryption::of_config(configured)?,
         None => Recipients::default(),
     };
+    let data_dirs = data_dirs(source, &url.address);
     Ok(Source {
         name: name.clone(),
         url,
         access,
         sentinel_access,
         primary: source.primary,
+        data_dirs,
+        method: source.method,
         server_binary: source.server_binary.clone(),
         spool: resolve_spool(source.spool.as_ref(), environment),
         codec,

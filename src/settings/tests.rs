@@ -86,73 +86,64 @@ fn a_schedule_and_a_manual_backup_may_have_several_stores() {
     assert!(matches!(names(&["./a", "./b", "./c", "./d"]), Err(Error::TooManyStores { .. })));
 }
 
+/// What is written instead of what, and what is said of it.
+const MISTAKES: &[(&str, &str, &str)] = &[
+    (
+        "nodes: ['redis",
+        "node: ['redis",
+        "redis-backup.yaml:4:5: unknown key `node`; did you mean `nodes`?",
+    ),
+    ("codec: gzip", "codec: gzp", "unknown value `gzp`; did you mean `gzip`?"),
+    ("level: 6", "level: 12", "sources.sessions.compression.level: gzip has levels 1 to 9, not 12"),
+    (
+        "compression:",
+        "shrinkGuard: {percentMin: 101}\n    compression:",
+        "sources.sessions.shrinkGuard.percentMin: a share is 1 to 100 percent",
+    ),
+    ("  daily:", "  manual:", "the name `manual` is that of backups without a schedule"),
+    ("0 2 * * *", "0 25 * * *", "schedules.daily.cron: cron expression \"0 25 * * *\""),
+    ("Europe/Berlin", "Europe/Berlinn", "schedules.daily.timezone: time zone \"Europe/Berlinn\""),
+    ("stores: [s3]", "stores: [s4]", "schedules.daily.stores: store `s4` is not in the config"),
+    (
+        "source: sessions",
+        "source: sesions",
+        "schedules.daily.source: source `sesions` is not in the config; did you mean `sessions`?",
+    ),
+    ("redis://10", "redis://u:hunter2@10", "must not hold a password"),
+    (
+        "redis://10.0.0.5:6379",
+        "http://10.0.0.5",
+        "sources.sessions.nodes: scheme \"http\" is not known",
+    ),
+    (
+        "stores: [s3]",
+        "stores: [s3, {store: s3}]",
+        "schedules.daily.stores: store `s3` is named twice",
+    ),
+    (
+        "stores: [s3]",
+        "stores: []",
+        "schedules.daily.stores: 0 stores are named; a schedule has 1 to 3",
+    ),
+    ("stores: [s3]", "stores: [a, b, c, d]", "schedules.daily.stores: 4 stores are named"),
+    ("bytesMax: 2GiB", "bytesMax: plenty", "redis-backup.yaml:7:"),
+    (
+        "directory: {path",
+        "directroy: {path",
+        "unknown value `directroy`; did you mean `directory`?",
+    ),
+    ("bucket: redis-backups, ", "", "redis-backup.yaml:14:"),
+    ("capture: [rdb]", "capture: rdb", "redis-backup.yaml:16:"),
+    ("stores: [s3]", "stores: [{store: s3, keep: {}}]", "schedules.daily.stores: `keep` names no"),
+    ("stores: [s3]", "stores: [{stor: s3}]", "unknown key `stor`; did you mean `store`?"),
+    ("stores: [s3]", "stores: [s3], keep: {within: soon}", "\"soon\" is no length of time"),
+    ("stores:\n", "stores: 5\nstore:\n", "redis-backup.yaml:12:"),
+    ("  cache:", "  Cache:", "source name \"Cache\""),
+];
+
 #[test]
 fn each_mistake_is_named_with_its_place() {
-    for (from, to, expected) in [
-        (
-            "nodes: ['redis",
-            "node: ['redis",
-            "redis-backup.yaml:4:5: unknown key `node`; did you mean `nodes`?",
-        ),
-        ("codec: gzip", "codec: gzp", "unknown value `gzp`; did you mean `gzip`?"),
-        (
-            "level: 6",
-            "level: 12",
-            "sources.sessions.compression.level: gzip has levels 1 to 9, not 12",
-        ),
-        (
-            "compression:",
-            "shrinkGuard: {percentMin: 101}\n    compression:",
-            "sources.sessions.shrinkGuard.percentMin: a share is 1 to 100 percent",
-        ),
-        ("  daily:", "  manual:", "the name `manual` is that of backups without a schedule"),
-        ("0 2 * * *", "0 25 * * *", "schedules.daily.cron: cron expression \"0 25 * * *\""),
-        (
-            "Europe/Berlin",
-            "Europe/Berlinn",
-            "schedules.daily.timezone: time zone \"Europe/Berlinn\"",
-        ),
-        ("stores: [s3]", "stores: [s4]", "schedules.daily.stores: store `s4` is not in the config"),
-        (
-            "source: sessions",
-            "source: sesions",
-            "schedules.daily.source: source `sesions` is not in the config; did you mean `sessions`?",
-        ),
-        ("redis://10", "redis://u:hunter2@10", "must not hold a password"),
-        (
-            "redis://10.0.0.5:6379",
-            "http://10.0.0.5",
-            "sources.sessions.nodes: scheme \"http\" is not known",
-        ),
-        (
-            "stores: [s3]",
-            "stores: [s3, {store: s3}]",
-            "schedules.daily.stores: store `s3` is named twice",
-        ),
-        (
-            "stores: [s3]",
-            "stores: []",
-            "schedules.daily.stores: 0 stores are named; a schedule has 1 to 3",
-        ),
-        ("stores: [s3]", "stores: [a, b, c, d]", "schedules.daily.stores: 4 stores are named"),
-        ("bytesMax: 2GiB", "bytesMax: plenty", "redis-backup.yaml:7:"),
-        (
-            "directory: {path",
-            "directroy: {path",
-            "unknown value `directroy`; did you mean `directory`?",
-        ),
-        ("bucket: redis-backups, ", "", "redis-backup.yaml:14:"),
-        ("capture: [rdb]", "capture: rdb", "redis-backup.yaml:16:"),
-        (
-            "stores: [s3]",
-            "stores: [{store: s3, keep: {}}]",
-            "schedules.daily.stores: `keep` names no",
-        ),
-        ("stores: [s3]", "stores: [{stor: s3}]", "unknown key `stor`; did you mean `store`?"),
-        ("stores: [s3]", "stores: [s3], keep: {within: soon}", "\"soon\" is no length of time"),
-        ("stores:\n", "stores: 5\nstore:\n", "redis-backup.yaml:12:"),
-        ("  cache:", "  Cache:", "source name \"Cache\""),
-    ] {
+    for (from, to, expected) in MISTAKES {
         let text = GOOD.replacen(from, to, 1);
         assert_ne!(text, GOOD, "{from}");
         let error = parse(&text).unwrap_err().to_string();
@@ -224,4 +215,33 @@ fn the_password_on_argv_is_refused_and_not_repeated() {
     let error = Settings::default().ad_hoc_source(&flags, &name, &no_environment).unwrap_err();
     assert!(error.to_string().contains("--password-from"), "{error}");
     assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+}
+
+#[test]
+fn a_data_directory_belongs_to_one_node_and_append_only_files_need_one() {
+    let with = |nodes: &str, more: &str, capture: &str| {
+        format!(
+            "sources:\n  a:\n    nodes: {nodes}\n{more}stores:\n  disk: {{directory: {{path: /b}}}}\n\
+             schedules:\n  daily: {{source: a, cron: '@daily', capture: {capture}, stores: [disk]}}\n"
+        )
+    };
+    let directory = "    dataDir: /data\n";
+    let settings = parse(&with("['redis://h:7']", directory, "[rdb, aof]")).unwrap();
+    let source = settings.source(&"a".parse().unwrap(), &no_environment).unwrap();
+    assert_eq!(source.data_dirs, [(NodeAddress::new("h", 7), "/data".into())].into());
+    assert_eq!(settings.forms_of(&source.name), Forms { rdb: true, aof: true });
+    let several = "    dataDirs: {'h:7': /one, 'i:6379': /two}\n";
+    let settings = parse(&with("['sentinel://s/m']", several, "[aof]")).unwrap();
+    let source = settings.source(&"a".parse().unwrap(), &no_environment).unwrap();
+    assert_eq!(source.data_dirs.len(), 2);
+    for (nodes, more, capture, expected) in [
+        ("['redis://h,i']", directory, "[rdb]", "sources.a.dataDir"),
+        ("['sentinel://s/m']", directory, "[rdb]", "sources.a.dataDir"),
+        ("['redis://h']", "    dataDir: /d\n    dataDirs: {'h:1': /d}\n", "[rdb]", "not both"),
+        ("['redis://h']", "    method: bgsave\n", "[rdb]", "sources.a.method"),
+        ("['redis://h']", "", "[rdb, aof]", "schedules.daily.capture"),
+    ] {
+        let error = parse(&with(nodes, more, capture)).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }

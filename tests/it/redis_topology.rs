@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, process::Command};
 
 use redis_backup::{
     domain::{
-        capture::{self, Preference},
+        capture::{self, Directories, Preference},
         manifest::{NodeRole, TopologyKind},
         rdb::SlotRange,
         topology::{self, Topology},
@@ -46,7 +46,8 @@ async fn a_replica_is_found_from_its_primary_and_captured_first() {
         for seed in [&primary, &replica] {
             let topology = resolve(&seed.url()).await.unwrap();
             assert_eq!(topology.kind, TopologyKind::Standalone);
-            let plan = capture::plan(&topology, &Preference::default()).unwrap();
+            let plan =
+                capture::plan(&topology, &Preference::default(), &Directories::new()).unwrap();
             let ports: Vec<u16> =
                 plan.shards[0].candidates.iter().map(|node| node.address.port()).collect();
             assert_eq!(ports, [replica.port, primary.port], "{version}: {plan:?}");
@@ -56,7 +57,9 @@ async fn a_replica_is_found_from_its_primary_and_captured_first() {
             (replica.info("master_link_status")? == "down").then_some(())
         });
         let topology = resolve(&replica.url()).await.unwrap();
-        let refusal = capture::plan(&topology, &Preference::default()).unwrap_err().to_string();
+        let refusal = capture::plan(&topology, &Preference::default(), &Directories::new())
+            .unwrap_err()
+            .to_string();
         assert!(refusal.contains("is down") && refusal.contains("not reachable"), "{refusal}");
         let folder = TempDir::new().unwrap();
         let error = capture(&replica, &Access::default(), folder.path()).await.unwrap_err();
@@ -113,7 +116,7 @@ async fn under_sentinels_a_replica_is_captured_and_no_sentinel_takes_us_for_one(
     assert_eq!(topology.kind, TopologyKind::Sentinel);
     assert_eq!(topology.identities, ["sentinel:sessions"]);
     assert_eq!(topology.shards[0].primary().unwrap().address, address(&primary));
-    let plan = capture::plan(&topology, &Preference::default()).unwrap();
+    let plan = capture::plan(&topology, &Preference::default(), &Directories::new()).unwrap();
     let shard = &plan.shards[0];
     assert_eq!(shard.candidates.len(), 2);
     assert!(shard.candidates.iter().all(|node| node.role == NodeRole::Replica));
@@ -192,7 +195,9 @@ async fn sentinels_have_users_of_their_own_who_need_little() {
         let observation = redis_node::observe(&source, &access("watcher")).await.unwrap();
         let topology = topology::resolve(&observation).unwrap();
         assert_eq!(topology.shards[0].primary().unwrap().address, address(&primary), "{version}");
-        let refusal = capture::plan(&topology, &Preference::default()).unwrap_err().to_string();
+        let refusal = capture::plan(&topology, &Preference::default(), &Directories::new())
+            .unwrap_err()
+            .to_string();
         assert!(refusal.contains("watched by sentinels"), "{version}: {refusal}");
 
         let error = redis_node::observe(&source, &access("blind")).await.unwrap_err();
@@ -249,7 +254,8 @@ async fn a_cluster_is_resolved_from_any_of_its_nodes_and_each_can_be_captured() 
             let topology = resolve(&seed.url()).await.unwrap();
             assert_eq!(topology.kind, TopologyKind::Cluster);
             assert_eq!(topology.identities.len(), 6, "{version}");
-            let plan = capture::plan(&topology, &Preference::default()).unwrap();
+            let plan =
+                capture::plan(&topology, &Preference::default(), &Directories::new()).unwrap();
             assert_eq!(plan.shards.len(), 3);
             assert_eq!(plan.shards[0].slots, [SlotRange { first: 0, last: 5460 }]);
             for shard in &plan.shards {

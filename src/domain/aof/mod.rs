@@ -4,6 +4,7 @@ mod commands;
 mod error;
 mod facts;
 mod frame;
+pub mod gate;
 pub mod list;
 mod scanner;
 

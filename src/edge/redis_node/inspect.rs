@@ -170,6 +170,7 @@ async fn read_settings(node: &mut Connection, settings: &mut NodeSettings) {
         "appenddirname",
         "databases",
         "maxmemory",
+        "repl-diskless-sync",
     ] {
         match node.ask::<BTreeMap<String, String>>(ATTEMPT, &["CONFIG", "GET", name], 2).await {
             Ok(answer) => found.extend(answer),
@@ -185,6 +186,7 @@ async fn read_settings(node: &mut Connection, settings: &mut NodeSettings) {
     settings.appendfilename = take("appendfilename");
     settings.appenddirname = take("appenddirname");
     settings.appendonly = take("appendonly").map(|value| value == "yes").or(settings.appendonly);
+    settings.repl_diskless_sync = take("repl-diskless-sync").map(|value| value == "yes");
     settings.databases = take("databases").and_then(|value| value.parse().ok());
     settings.maxmemory_bytes =
         take("maxmemory").and_then(|value| value.parse().ok()).or(settings.maxmemory_bytes);

@@ -1,8 +1,11 @@
-//! Redis and Valkey nodes and their sentinels, over the network. Reads; never changes a setting or a key.
+//! Redis and Valkey nodes and their sentinels, over the network. Reads and asks for saves; never changes a setting or a key.
 //!
 //! An ACL user with `+psync +replconf +ping +info +role +time` (and on a Cluster `+cluster|nodes`)
-//! is enough for everything a backup needs; what else is asked is asked for facts that may be missing.
+//! is enough for everything a backup needs, and `+bgsave` where it reads the data directory; what else is asked is
+//! asked for facts that may be missing.
 
+pub mod aof;
+pub mod bgsave;
 pub mod connection;
 pub mod inspect;
 mod link;
@@ -13,6 +16,8 @@ pub mod tls;
 use std::{io, time::Duration};
 
 pub use self::{
+    aof::AofError,
+    bgsave::SaveError,
     connection::{Access, Connection, Credentials},
     inspect::{SourceAccess, observe, observe_node},
     replication::Snapshot,
@@ -71,6 +76,18 @@ pub enum Error {
     /// A replica that cannot tell how far it lags. Try another node.
     #[error("{attempt} at {address}: the replica has no link to its primary")]
     NoPrimaryLink { attempt: &'static str, address: NodeAddress },
+    #[error("capture by BGSAVE at {address}")]
+    Save {
+        address: NodeAddress,
+        #[source]
+        source: SaveError,
+    },
+    #[error("capture the append-only files of {address}")]
+    Aof {
+        address: NodeAddress,
+        #[source]
+        source: AofError,
+    },
     /// An error reply that no other variant names.
     #[error("{attempt} at {address}: the server answered {reply:?}")]
     Refused { attempt: &'static str, address: NodeAddress, reply: String },

@@ -9,13 +9,18 @@ use futures_util::future::join_all;
 
 use super::Task;
 use crate::{
-    domain::{catalog::Key, identity::BackupId, manifest::Manifest, shrink_guard::ShrinkGuard},
+    domain::{
+        catalog::Key,
+        identity::BackupId,
+        manifest::{Manifest, Object},
+        shrink_guard::ShrinkGuard,
+    },
     failure::{Failure, LostStore},
     flow::{
         Context,
         catalog::Located,
         stores, sweep,
-        transfer::{Budget, Outlet, Packed, Versions, upload_packed},
+        transfer::{Budget, Outlet, Packed, StoredEverywhere, Versions, upload_packed},
     },
 };
 
@@ -119,6 +124,13 @@ impl Lanes {
         .await
     }
 
+    /// For one archive: where its bytes go.
+    pub(super) fn outlets(&self) -> Outlets<'_> {
+        let lanes: Vec<&Lane> = self.live().collect();
+        let all = lanes.iter().map(|lane| lane.outlet()).collect();
+        Outlets { lanes, all }
+    }
+
     /// Takes back what was sent, so that nothing is left of a backup that will not be.
     pub(super) async fn discard(&self) {
         join_all(self.lanes.iter().map(Lane::discard)).await;
@@ -137,6 +149,23 @@ impl Lanes {
             sweep::discard_shard(opened, source, backup, shard)
         });
         join_all(discard).await;
+    }
+}
+
+/// The stores that were left when an archive was begun.
+pub(super) struct Outlets<'a> {
+    lanes: Vec<&'a Lane>,
+    pub(super) all: Vec<Outlet<'a>>,
+}
+
+impl Outlets<'_> {
+    /// Remembers each store's own versions. Returns what all hold alike.
+    pub(super) fn keep(&self, stored: StoredEverywhere) -> Vec<Object> {
+        let StoredEverywhere { objects, versions } = stored;
+        for (lane, versions) in self.lanes.iter().zip(versions) {
+            lane.keep(versions.unwrap_or_default());
+        }
+        objects
     }
 }
 
@@ -177,7 +206,7 @@ impl Lane {
         }
     }
 
-    pub(super) fn keep(&self, versions: Versions) {
+    fn keep(&self, versions: Versions) {
         self.versions.lock().unwrap_or_else(PoisonError::into_inner).extend(versions);
     }
 
@@ -218,8 +247,9 @@ impl Lane {
     }
 
     /// Where a capture sends its bytes.
-    pub(super) fn outlet<'a>(&'a self, lose: &'a (dyn Fn(Failure) + Sync)) -> Outlet<'a> {
+    fn outlet(&self) -> Outlet<'_> {
         self.is_used.store(true, Ordering::Relaxed);
+        let lose = Box::new(|failure| self.lose(&failure));
         Outlet { store: &*self.located.opened.store, budget: &self.budget, lose }
     }
 }

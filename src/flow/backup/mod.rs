@@ -1,9 +1,11 @@
 //! `backup`: observe, decide, capture, confirm, commit. A backup exists when its manifest does.
 
+mod aof;
 pub(super) mod commit;
 pub(super) mod guard;
 mod lanes;
 pub(super) mod prepare;
+mod rdb;
 mod shards;
 mod shrink;
 
@@ -16,6 +18,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+pub(super) use self::prepare::is_of_any_method;
 use self::{
     lanes::{Lane, Lanes},
     prepare::Prepared,
@@ -27,8 +30,9 @@ use super::{
     runs, sweep,
 };
 use crate::{
-    cli::Backup,
+    cli::{Backup, CaptureForm, CaptureMethod},
     domain::{
+        capture::{Forms, MethodChoice},
         identity::{BackupId, ScheduleName, SourceName},
         manifest::{Manifest, Origin},
         record::{self, Event, Run, RunKind},
@@ -44,6 +48,8 @@ use crate::{
 struct Task {
     source: settings::Source,
     stores: Vec<settings::Store>,
+    forms: Forms,
+    method: MethodChoice,
     schedule: Option<ScheduleName>,
     scheduled_for: Option<Timestamp>,
     adopt: bool,
@@ -102,12 +108,25 @@ pub(super) async fn run(
 type Tasks = Vec<(SourceName, Result<Task, Failure>)>;
 
 fn tasks(arguments: &Backup, settings: &Settings, context: &Context) -> Result<Tasks, Failure> {
-    let Backup { sources, schedule, scheduled_for, source, stores, source_name, adopt, dry_run: _ } =
-        arguments;
-    let environment = context.environment();
-    let task = |source, stores| Task {
+    let Backup {
+        sources,
+        schedule,
+        scheduled_for,
+        method,
+        capture,
         source,
         stores,
+        source_name,
+        adopt,
+        dry_run: _,
+    } = arguments;
+    let environment = context.environment();
+    let forms = forms(capture);
+    let task = |source: settings::Source, stores| Task {
+        method: method.map_or(source.method, method_choice),
+        source,
+        stores,
+        forms: forms.unwrap_or(Forms::RDB),
         schedule: None,
         scheduled_for: None,
         adopt: *adopt,
@@ -120,6 +139,7 @@ fn tasks(arguments: &Backup, settings: &Settings, context: &Context) -> Result<T
         let task = Task {
             policies: policies(name, &schedule.source, &stores, settings),
             schedule: Some(name.clone()),
+            forms: forms.unwrap_or(schedule.forms),
             scheduled_for: scheduled_for.or_else(|| schedule.timetable.last_due(context.now())),
             ..task(settings.source(&schedule.source, environment)?, stores)
         };
@@ -156,6 +176,23 @@ fn policies(
         |policy: &Policy| policy.schedules.get(schedule).is_some_and(|rule| rule.keep.is_some());
     let ruled = policies.filter(|(_, policy)| has_rule(policy));
     ruled.map(|(name, policy)| (name.clone(), policy)).collect()
+}
+
+/// None when no form is named.
+fn forms(capture: &[CaptureForm]) -> Option<Forms> {
+    let forms = Forms {
+        rdb: capture.contains(&CaptureForm::Rdb),
+        aof: capture.contains(&CaptureForm::Aof),
+    };
+    (!capture.is_empty()).then_some(forms)
+}
+
+const fn method_choice(method: CaptureMethod) -> MethodChoice {
+    match method {
+        CaptureMethod::Auto => MethodChoice::Auto,
+        CaptureMethod::Bgsave => MethodChoice::Bgsave,
+        CaptureMethod::Replication => MethodChoice::Replication,
+    }
 }
 
 /// The sources of the config that are meant: those that are named, or else all.
@@ -294,7 +331,7 @@ async fn store_archives(
         lane.set_verdict(shrink_guard::judge(Size::of(&manifest), &baseline, limit));
     });
     join_all(judge).await;
-    let plain_bytes = shards.iter().map(|shard| shard.plain.bytes).sum();
+    let plain_bytes = shards.iter().map(|shard| shard.plain_bytes).sum();
     Ok(Stored { manifest, plain_bytes, warnings })
 }
 

@@ -7,20 +7,21 @@ use futures_util::future::try_join_all;
 use super::{Task, guard};
 use crate::{
     domain::{
-        capture::{self, Plan, Preference},
+        capture::{self, Directories, Directory, Forms, MethodChoice, Plan, Preference},
         identity::SourceName,
         source::SourceAddress,
         topology::{self, Topology},
     },
     edge::{
+        live_directory,
         redis_node::{
-            self, Access, Credentials,
+            self, Access, Credentials, SaveError,
             inspect::{SourceAccess, observe},
             tls::{self, Tls},
         },
         spool,
     },
-    failure::Failure,
+    failure::{Failure, chain},
     flow::{Context, stores},
     report::{Outcome, PlanReport, PlannedShard},
     settings,
@@ -43,8 +44,9 @@ pub(super) async fn prepare(task: &Task, context: &Context) -> Result<Prepared, 
     let spool = guard::spool(&source.spool)?;
     let access = access(source)?;
     let topology = look(&source.name, &source.url.address, &access).await?;
-    let warnings = guard::clocks(&topology, context.now())?;
-    let plan = choose(source, &topology)?;
+    let mut warnings = guard::clocks(&topology, context.now())?;
+    warnings.extend(unknown_directories(source, &topology));
+    let plan = choose(task, &topology)?;
     Ok(Prepared { access, topology, plan, spool, warnings })
 }
 
@@ -54,7 +56,7 @@ pub(super) async fn plan(task: &Task, context: &Context) -> Result<Outcome, Fail
     guard::spool(&source.spool)?;
     let access = access(source)?;
     let topology = look(&source.name, &source.url.address, &access).await?;
-    let plan = choose(source, &topology)?;
+    let plan = choose(task, &topology)?;
     let opened = try_join_all(task.stores.iter().map(|store| stores::open(store, context))).await?;
     let shards = plan.shards.iter().map(planned).collect();
     let server = server(&plan);
@@ -73,12 +75,17 @@ fn planned(shard: &capture::ShardPlan) -> PlannedShard {
     let capture::ShardPlan { shard, slots, candidates, passed_over } = shard;
     let mut candidates = candidates.iter();
     let first = candidates.next();
+    let described = |candidate: &capture::Candidate| match candidate.method {
+        Some(method) => format!("{} by {method}", candidate.address),
+        None => candidate.address.to_string(),
+    };
     PlannedShard {
         shard: *shard,
         slots: slots.clone(),
         node: first.map(|candidate| candidate.address.to_string()).unwrap_or_default(),
         reason: first.map(|candidate| candidate.reason.clone()).unwrap_or_default(),
-        next: candidates.map(|candidate| candidate.address.to_string()).collect(),
+        method: first.and_then(|candidate| candidate.method),
+        next: candidates.map(described).collect(),
         passed_over: passed_over.iter().map(ToString::to_string).collect(),
     }
 }
@@ -138,19 +145,79 @@ pub(in crate::flow) async fn look(
     }
 }
 
-pub(in crate::flow) fn choose(
+/// The nodes to capture and how, by what was seen of them and of the data directories at hand.
+pub(super) fn choose(task: &Task, topology: &Topology) -> Result<Plan, Failure> {
+    choose_forms(&task.source, task.method, task.forms, topology)
+}
+
+pub(in crate::flow) fn choose_forms(
     source: &settings::Source,
+    method: MethodChoice,
+    forms: Forms,
     topology: &Topology,
 ) -> Result<Plan, Failure> {
-    let preference = Preference { primary: source.primary, ..Preference::default() };
-    capture::plan(topology, &preference)
+    let preference = Preference { primary: source.primary, method, forms, ..Preference::default() };
+    capture::plan(topology, &preference, &directories(source, topology))
         .map_err(|refusal| Failure::Plan { source_name: source.name.clone(), source: refusal })
 }
 
-/// Whether another node may do better.
+/// Looks at each data directory at hand.
+fn directories(source: &settings::Source, topology: &Topology) -> Directories {
+    let observed = topology.shards.iter().flat_map(topology::Shard::observed);
+    observed
+        .filter_map(|node| {
+            let path = source.data_dirs.get(&node.address)?;
+            let room = live_directory::look(path, node)
+                .map_err(|error| format!("its data directory cannot be used: {}", chain(&error)));
+            Some((node.address.clone(), Directory { path: path.clone(), room }))
+        })
+        .collect()
+}
+
+/// Directories whose addresses are no node's, in sentences for people.
+pub(in crate::flow) fn unknown_directories(
+    source: &settings::Source,
+    topology: &Topology,
+) -> Vec<String> {
+    let known: Vec<_> =
+        topology.shards.iter().flat_map(|shard| &shard.nodes).map(|node| &node.address).collect();
+    source
+        .data_dirs
+        .keys()
+        .filter(|address| !known.contains(address))
+        .map(|address| {
+            let nodes: Vec<String> = known.iter().map(ToString::to_string).collect();
+            format!(
+                "the data directory of {address} is not used: the nodes of the source are {}",
+                nodes.join(", ")
+            )
+        })
+        .collect()
+}
+
+/// Whether another node, or another method, may do better.
 pub(super) const fn is_of_the_node(failure: &Failure) -> bool {
     matches!(
         failure,
         Failure::Capture { source, .. } if !matches!(source, redis_node::Error::AuthenticationRefused { .. })
     ) || matches!(failure, Failure::CapturedRdb { .. })
+}
+
+/// Whether no other method would do better with the same node: above all, a server that could not
+/// save must not be made to save again for the sake of a replica.
+pub(in crate::flow) const fn is_of_any_method(failure: &Failure) -> bool {
+    !matches!(
+        failure,
+        Failure::Capture {
+            source: redis_node::Error::PermissionDenied { .. }
+                | redis_node::Error::Save {
+                    source: SaveError::Directory(_)
+                        | SaveError::OtherDirectory { .. }
+                        | SaveError::Foreign(_)
+                        | SaveError::Killed { .. },
+                    ..
+                },
+            ..
+        }
+    )
 }

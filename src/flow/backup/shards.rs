@@ -1,6 +1,6 @@
 //! Capture every shard, at most so many at once; a failed node is replaced by the next, a moved slot is captured again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
@@ -8,36 +8,27 @@ use tokio::sync::watch;
 
 use super::{
     Task,
-    lanes::{Lane, Lanes},
+    aof::{self, CapturedAofSet},
+    lanes::Lanes,
     prepare,
+    rdb::{self, CapturedRdb},
 };
 use crate::{
     domain::{
         capture::{Candidate, Plan, ShardPlan},
-        catalog::{self, DUMP},
-        digest::Digests,
         identity::BackupId,
         installation::{InstallationShard, PlainArchive},
-        manifest::{Archive, Method, RdbCapture, ReplicationPoint, Server, ShardManifest},
-        rdb::{Checksum, Content, Expectations, Scanned},
+        manifest::{Archive, Server, ShardManifest},
+        rdb::{Checksum, Content, Private},
         topology::Topology,
     },
-    edge::{
-        redis_node::{Snapshot, inspect::SourceAccess, replication::Limits},
-        spool,
-    },
+    edge::{redis_node::inspect::SourceAccess, spool},
     failure::{Failure, chain},
-    flow::{
-        Context,
-        transfer::{Captured, Outlet, Pipeline, capture},
-    },
+    flow::Context,
 };
 
 /// Rounds of captures until the slot map holds still.
 const ROUNDS_MAX: u32 = 3;
-
-/// The largest values of each shard that the installation archive names.
-const BIGGEST_KEYS: usize = 20;
 
 /// What every capture of one backup shares.
 pub(super) struct Job<'a> {
@@ -53,7 +44,7 @@ pub(super) struct Job<'a> {
 
 impl Job<'_> {
     /// Never returns unless a signal came or another shard failed.
-    async fn ended(&self) -> Failure {
+    pub(super) async fn ended(&self) -> Failure {
         let mut halt = self.halt.subscribe();
         tokio::select! {
             biased;
@@ -66,7 +57,7 @@ impl Job<'_> {
     }
 
     /// Drops `act`, which writes to no store, as soon as it is of no more use.
-    async fn unless_ended<T>(
+    pub(super) async fn unless_ended<T>(
         &self,
         act: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
@@ -83,10 +74,18 @@ impl Job<'_> {
 pub(super) struct ShardCapture {
     pub(super) manifest: ShardManifest,
     pub(super) installation: InstallationShard,
-    pub(super) plain: Digests,
+    pub(super) plain_bytes: u64,
     pub(super) server: Server,
     /// By our own clock, which is the same for all shards.
     pub(super) began: Timestamp,
+}
+
+impl ShardCapture {
+    fn add(&mut self, archive: Archive, plain: PlainArchive) {
+        self.plain_bytes += plain.bytes;
+        self.manifest.archives.push(archive);
+        self.installation.archives.push(plain);
+    }
 }
 
 /// Captures until no slot moved between the look before the first and the look after the last.
@@ -131,7 +130,7 @@ pub(super) async fn capture_all(
         }
         tracing::warn!("slots moved between shards during the capture; capturing those again");
         forget_moved(job, &mut captured, before.0.len() == now.0.len(), &moved).await;
-        plan = prepare::choose(source, &after)?;
+        plan = prepare::choose(job.task, &after)?;
         topology = after;
     }
     let shards: Vec<ShardCapture> = captured.into_values().collect();
@@ -205,17 +204,23 @@ pub(super) fn skew_seconds(shards: &[ShardCapture]) -> f64 {
 /// Tries the shard's candidates in order.
 #[tracing::instrument(skip_all, fields(shard = plan.shard))]
 async fn capture_shard(job: &Job<'_>, plan: &ShardPlan) -> Result<ShardCapture, Failure> {
-    let mut candidates = plan.candidates.iter().peekable();
+    let mut candidates: VecDeque<&Candidate> = plan.candidates.iter().collect();
     loop {
-        let Some(candidate) = candidates.next() else {
+        let Some(candidate) = candidates.pop_front() else {
             return Err(Failure::Unsettled {
                 source_name: job.task.source.name.clone(),
                 finding: format!("shard {} has no node to capture from", plan.shard),
             });
         };
         match capture_from(job, plan, candidate).await {
-            Err(failure) if prepare::is_of_the_node(&failure) && candidates.peek().is_some() => {
-                tracing::warn!("{}; trying the next node", chain(&failure));
+            Err(failure) if prepare::is_of_the_node(&failure) => {
+                if prepare::is_of_any_method(&failure) {
+                    candidates.retain(|other| other.address != candidate.address);
+                }
+                if candidates.is_empty() {
+                    return Err(failure);
+                }
+                tracing::warn!("{}; trying the next way", chain(&failure));
                 job.lanes.discard_shard(plan.shard).await;
             }
             result => return result,
@@ -228,86 +233,43 @@ async fn capture_from(
     plan: &ShardPlan,
     candidate: &Candidate,
 ) -> Result<ShardCapture, Failure> {
-    let Candidate { address, role, server, run_id: _, reason } = candidate;
-    tracing::info!(node = %address, "capture: {reason}");
+    let ShardPlan { shard, slots, candidates: _, passed_over: _ } = plan;
+    tracing::info!(node = %candidate.address, "capture: {}", candidate.reason);
     let began = job.context.now();
-    let snapshot = Snapshot::begin(address, &job.access.nodes, server, Limits::default());
-    let failed = |source| Failure::Capture { shard: plan.shard, node: address.clone(), source };
-    let snapshot = job.unless_ended(async { snapshot.await.map_err(failed) }).await?;
-    let point =
-        ReplicationPoint { id: snapshot.replication_id().to_owned(), offset: snapshot.offset() };
-    let captured_at = snapshot.asked_at();
-    let previous =
-        job.lanes.previous().and_then(|manifest| manifest.shards.get(plan.shard as usize));
-    let about_bytes = previous.and_then(|shard| shard.rdb_content()).map(Content::bytes);
-    let bar = job.context.progress.bar(
-        format!("shard {} from {address}", plan.shard),
-        snapshot.length_hint().or(about_bytes),
-    );
-    let codec = job.task.source.codec;
-    let encryption = job.task.source.recipients.encryption();
-    let key_of = |index| {
-        let form = (codec, encryption);
-        catalog::archive_key(&job.task.source.name, job.backup, plan.shard, DUMP, form, index)
-            .map_err(|error| Failure::Usage { finding: error.to_string(), hint: String::new() })
-    };
-    let expectations = Expectations { slots: plan.slots.clone(), biggest_keys_max: BIGGEST_KEYS };
-    let lanes: Vec<&Lane> = job.lanes.live().collect();
-    let losses: Vec<_> = lanes.iter().map(|lane| |failure: Failure| lane.lose(&failure)).collect();
-    let outlets: Vec<Outlet<'_>> =
-        lanes.iter().zip(&losses).map(|(lane, lose)| lane.outlet(lose)).collect();
-    let pipeline = Pipeline {
-        expectations: &expectations,
-        codec,
-        level: job.task.source.level,
-        recipients: &job.task.source.recipients,
-        spool: job.spool,
-        outlets: &outlets,
-        key_of: &key_of,
-    };
-    let captured = capture(plan.shard, address, snapshot, pipeline, &bar, job.ended()).await;
-    bar.finish();
-    // Where no store is left, each of them says why.
-    job.lanes.check()?;
-    let Captured { scanned: Scanned { content, private }, plain, objects, versions } = captured?;
-    for (lane, versions) in lanes.iter().zip(versions) {
-        lane.keep(versions.unwrap_or_default());
-    }
-    refuse_unproven(&content)?;
-    Ok(ShardCapture {
+    let mut capture = ShardCapture {
         manifest: ShardManifest {
-            shard: plan.shard,
-            slots: plan.slots.clone(),
-            rdb: Some(RdbCapture {
-                method: Method::Replication,
-                captured_at,
-                captured_from: *role,
-                replication: point,
-                content,
-            }),
+            shard: *shard,
+            slots: slots.clone(),
+            rdb: None,
             aof: None,
-            archives: vec![Archive { name: DUMP.to_owned(), codec, encryption, objects }],
+            archives: Vec::new(),
         },
         installation: InstallationShard {
-            shard: plan.shard,
-            archives: vec![PlainArchive::new(DUMP, &plain)],
-            rdb: private,
+            shard: *shard,
+            archives: Vec::new(),
+            rdb: Private::default(),
         },
-        plain,
-        server: server.clone(),
+        plain_bytes: 0,
+        server: candidate.server.clone(),
         began,
-    })
-}
-
-/// An RDB that is neither read nor checksummed is proven by nothing.
-fn refuse_unproven(content: &Content) -> Result<(), Failure> {
-    match content {
-        Content::Unread(unread) if unread.checksum != Checksum::Verified => {
-            Err(Failure::Incompatible(format!(
-                "RDB version {} is newer than this program, and the server writes no checksum that could prove it",
-                unread.version
-            )))
-        }
-        Content::Read(_) | Content::Unread(_) => Ok(()),
+    };
+    if let Some(method) = candidate.method {
+        let taken = rdb::take(job, *shard, slots, candidate, method).await?;
+        let CapturedRdb { capture: rdb, archive, plain, private } = taken;
+        capture.manifest.rdb = Some(rdb);
+        capture.installation.rdb = private;
+        capture.add(archive, plain);
     }
+    if job.task.forms.aof {
+        let taken = aof::take(job, *shard, slots, candidate).await?;
+        let CapturedAofSet { capture: aof, archives, private } = taken;
+        if capture.manifest.rdb.is_none() {
+            capture.installation.rdb = private;
+        }
+        capture.manifest.aof = Some(aof);
+        for (archive, plain) in archives {
+            capture.add(archive, plain);
+        }
+    }
+    Ok(capture)
 }

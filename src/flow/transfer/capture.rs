@@ -1,6 +1,6 @@
-//! One shard's bytes on their way: socket, scan and digest, codec, spool, stores. All of it or nothing.
+//! One shard's bytes on their way: socket or file, scan and digest, codec, spool, stores. All of it or nothing.
 
-use std::pin::pin;
+use std::{fs::File, io, pin::pin};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt as _, future::FusedFuture as _};
@@ -10,26 +10,27 @@ use tokio::{
 };
 
 use super::{
-    OBJECT_BYTES_MAX, Outlet, Versions,
-    upload::{Incoming, TAKE_BACK_LIMIT, upload_to_all},
+    OBJECT_BYTES_MAX, Versions,
+    upload::{Incoming, KeyOf, Outlet, TAKE_BACK_LIMIT, upload_to_all},
 };
 use crate::{
     domain::{
+        aof,
         archive::{self, Codec, Encoder, Recipients},
-        catalog::Key,
         digest::{Digester, Digests},
+        identity::SourceName,
         manifest::Object,
         rdb::{self, Expectations, Scanned, Scanner},
         source::NodeAddress,
     },
-    edge::{redis_node::Snapshot, spool},
+    edge::{live_directory::read_at, redis_node::Snapshot, spool},
     failure::Failure,
     report::Bar,
 };
 
 /// Bytes read from the socket at once; small enough for the processor's cache to hold it from the
 /// scan to the codec.
-const CHUNK_BYTES: usize = 256 << 10;
+pub(super) const CHUNK_BYTES: usize = 256 << 10;
 
 /// Chunks between socket and scan. They go round and round, so no memory is ever given back.
 const CHUNKS: usize = 8;
@@ -37,14 +38,21 @@ const CHUNKS: usize = 8;
 /// How the bytes of a capture are treated.
 #[derive(Clone, Copy)]
 pub(crate) struct Pipeline<'a> {
-    pub(crate) expectations: &'a Expectations,
     pub(crate) codec: Codec,
     pub(crate) level: i32,
     /// Who will be able to read the archive; nobody means everybody.
     pub(crate) recipients: &'a Recipients,
     pub(crate) spool: &'a spool::Limits,
     pub(crate) outlets: &'a [Outlet<'a>],
-    pub(crate) key_of: &'a (dyn Fn(u32) -> Result<Key, Failure> + Sync),
+    pub(crate) key_of: KeyOf<'a>,
+}
+
+/// Whose bytes they are, for errors.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) source: SourceName,
+    pub(crate) shard: u32,
+    pub(crate) node: NodeAddress,
 }
 
 /// A captured, scanned and stored RDB.
@@ -52,6 +60,12 @@ pub(crate) struct Pipeline<'a> {
 pub(crate) struct Captured {
     pub(crate) scanned: Scanned,
     pub(crate) plain: Digests,
+    pub(crate) stored: StoredEverywhere,
+}
+
+/// The objects of an archive in all its stores.
+#[derive(Debug)]
+pub(crate) struct StoredEverywhere {
     /// Without the ids of their versions, which each store has of its own.
     pub(crate) objects: Vec<Object>,
     /// Of each outlet, in order; none of one that was lost.
@@ -62,33 +76,28 @@ pub(crate) struct Captured {
 /// until `ended` tells why it shall end before. A store that fails is lost, and the others go on; when
 /// all are lost, this fails, and each outlet has been told its reason.
 pub(crate) async fn capture(
-    shard: u32,
-    node: &NodeAddress,
+    origin: &Origin,
     mut snapshot: Snapshot,
+    expectations: &Expectations,
     pipeline: Pipeline<'_>,
     bar: &Bar,
     ended: impl Future<Output = Failure>,
 ) -> Result<Captured, Failure> {
-    let Pipeline { expectations, codec, level, recipients, spool, outlets, key_of } = pipeline;
     let (filled, mut to_encode) = mpsc::channel::<BytesMut>(CHUNKS);
     let (emptied, mut to_fill) = mpsc::channel::<BytesMut>(CHUNKS);
     for _ in 0..CHUNKS {
         let _ = emptied.try_send(BytesMut::with_capacity(CHUNK_BYTES));
     }
-    let (spool_writer, spool_readers) = spool::open(spool.clone(), outlets.len());
-    let (digests_sender, digests) = watch::channel(Vec::new());
-    let output =
-        Stored { spool: spool_writer, digester: Digester::default(), digests: digests_sender };
-    let encoder = Encoder::new(codec, level, recipients).map_err(unbegun)?;
-    let mut encoding = Encoding::new(expectations, encoder, output);
+    let (mut sealing, upload) = begin(pipeline, Pace::OfTheServer)?;
+    let mut scanner = Scanner::new(expectations);
 
     let read = async {
         // The other side hangs up only after a failure of its own, which then ends all of this.
         while let Some(mut chunk) = to_fill.recv().await {
             chunk.clear();
             let count = snapshot.read(&mut chunk).await.map_err(|source| Failure::Capture {
-                shard,
-                node: node.clone(),
+                shard: origin.shard,
+                node: origin.node.clone(),
                 source,
             })?;
             bar.add(count as u64);
@@ -102,45 +111,132 @@ pub(crate) async fn capture(
         }
         std::future::pending().await
     };
-    let encode = async {
-        let encoded = tokio::task::spawn_blocking(move || {
-            while let Some(chunk) = to_encode.blocking_recv() {
-                encoding.feed(&chunk)?;
-                let _ = emptied.blocking_send(chunk);
-            }
-            encoding.finish()
-        });
-        match encoded.await.map_err(|_| Failure::Worker { attempt: "scan and encode a capture" })? {
-            Ok(ended) => Ok(ended),
-            // The stores are lost; their uploads say so.
-            Err(Error::Spool(spool::Error::Broken)) => std::future::pending().await,
-            Err(error) => Err(error.into_failure(shard, node)),
+    let encode = work(origin, move || {
+        while let Some(chunk) = to_encode.blocking_recv() {
+            scanner.feed(&chunk).map_err(Error::Scan)?;
+            sealing.feed(&chunk)?;
+            let _ = emptied.blocking_send(chunk);
         }
-    };
-    let (stop, stopped) = watch::channel(false);
-    let incoming = spool_readers.into_iter().map(|spool| Incoming {
-        spool,
-        digests: digests.clone(),
-        stop: stopped.clone(),
+        let found = scanner.finish().map_err(Error::Scan)?;
+        Ok((found, sealing.finish()?))
     });
-    let mut store = pin!(upload_to_all(outlets, key_of, incoming).fuse());
-    let done = tokio::select! {
-        biased;
-        failure = ended => Err(failure),
-        done = async { tokio::try_join!(read, encode, &mut store) } => done,
-    };
-    if done.is_err() && !store.is_terminated() {
-        // A request that is dropped half way may still arrive, after whoever cleans up has looked.
-        stop.send_replace(true);
-        let _ = timeout(TAKE_BACK_LIMIT, store).await;
+    let both = async { tokio::try_join!(read, encode).map(|((), encoded)| encoded) };
+    let ((found, plain), stored) = upload.beside(both, ended).await?;
+    Ok(Captured { scanned: found, plain, stored })
+}
+
+/// The same for an RDB that lies in an open file. The store may slow it down.
+pub(crate) async fn capture_file(
+    origin: &Origin,
+    file: File,
+    expectations: &Expectations,
+    pipeline: Pipeline<'_>,
+    bar: &Bar,
+    ended: impl Future<Output = Failure>,
+) -> Result<Captured, Failure> {
+    let (mut sealing, upload) = begin(pipeline, Pace::OfTheStore)?;
+    let mut scanner = Scanner::new(expectations);
+    let bar = bar.clone();
+    let encode = work(origin, move || {
+        let (mut chunk, mut place) = (vec![0; CHUNK_BYTES], 0);
+        loop {
+            let count = read_at(&file, &mut chunk, place).map_err(Error::Read)?;
+            if count == 0 {
+                break;
+            }
+            scanner.feed(&chunk[..count]).map_err(Error::Scan)?;
+            sealing.feed(&chunk[..count])?;
+            place += count as u64;
+            bar.add(count as u64);
+        }
+        let found = scanner.finish().map_err(Error::Scan)?;
+        Ok((found, sealing.finish()?))
+    });
+    let ((found, plain), stored) = upload.beside(encode, ended).await?;
+    Ok(Captured { scanned: found, plain, stored })
+}
+
+/// Runs the processor's part on a thread of its own.
+pub(super) async fn work<T: Send + 'static>(
+    origin: &Origin,
+    run: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Failure> {
+    let worked = tokio::task::spawn_blocking(run).await;
+    match worked.map_err(|_| Failure::Worker { attempt: "scan and encode a capture" })? {
+        Ok(done) => Ok(done),
+        // The stores are lost; their uploads say so.
+        Err(Error::Spool(spool::Error::Broken)) => std::future::pending().await,
+        Err(error) => Err(error.into_failure(origin)),
     }
-    let ((), (scanned, plain), everywhere) = done?;
-    let (objects, versions) = split_versions(everywhere);
-    Ok(Captured { scanned, plain, objects, versions })
+}
+
+/// Who may slow the pipeline down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// A fork lives on it: what the store does not take is spooled.
+    OfTheServer,
+    OfTheStore,
+}
+
+/// The ends of what lies between plain bytes and the stores.
+pub(super) fn begin(
+    pipeline: Pipeline<'_>,
+    pace: Pace,
+) -> Result<(Sealing, Uploading<'_>), Failure> {
+    let Pipeline { codec, level, recipients, spool, outlets, key_of } = pipeline;
+    let (spool_writer, spools) = spool::open(spool.clone(), outlets.len());
+    let (digests_sender, digests) = watch::channel(Vec::new());
+    let encoder = Encoder::new(codec, level, recipients)
+        .map_err(|source| Failure::Archive { attempt: "begin an archive".to_owned(), source })?;
+    let stored = Stored {
+        spool: spool_writer,
+        pace,
+        digester: Digester::default(),
+        digests: digests_sender,
+    };
+    let sealing = Sealing { plain: Digester::default(), encoder, stored };
+    Ok((sealing, Uploading { outlets, key_of, spools, digests }))
+}
+
+/// The stores' part of the pipeline.
+pub(super) struct Uploading<'a> {
+    outlets: &'a [Outlet<'a>],
+    key_of: KeyOf<'a>,
+    spools: Vec<spool::Reader>,
+    digests: watch::Receiver<Vec<Digests>>,
+}
+
+impl Uploading<'_> {
+    /// Uploads what `encode` makes, until both are done or `ended` tells why not.
+    pub(super) async fn beside<T>(
+        self,
+        encode: impl Future<Output = Result<T, Failure>>,
+        ended: impl Future<Output = Failure>,
+    ) -> Result<(T, StoredEverywhere), Failure> {
+        let Self { outlets, key_of, spools, digests } = self;
+        let (stop, stopped) = watch::channel(false);
+        let incoming = spools.into_iter().map(|spool| Incoming {
+            spool,
+            digests: digests.clone(),
+            stop: stopped.clone(),
+        });
+        let mut store = pin!(upload_to_all(outlets, key_of, incoming).fuse());
+        let done = tokio::select! {
+            biased;
+            failure = ended => Err(failure),
+            done = async { tokio::try_join!(encode, &mut store) } => done,
+        };
+        if done.is_err() && !store.is_terminated() {
+            // A request that is dropped half way may still arrive, after whoever cleans up has looked.
+            stop.send_replace(true);
+            let _ = timeout(TAKE_BACK_LIMIT, store).await;
+        }
+        done.map(|(encoded, stored)| (encoded, split_versions(stored)))
+    }
 }
 
 /// What all stores hold alike, and what each has of its own.
-fn split_versions(stored: Vec<Option<Vec<Object>>>) -> (Vec<Object>, Vec<Option<Versions>>) {
+fn split_versions(stored: Vec<Option<Vec<Object>>>) -> StoredEverywhere {
     let versions_of = |objects: &Vec<Object>| -> Versions {
         objects.iter().map(|object| (object.key.clone(), object.version_id.clone())).collect()
     };
@@ -149,31 +245,46 @@ fn split_versions(stored: Vec<Option<Vec<Object>>>) -> (Vec<Object>, Vec<Option<
     for object in &mut objects {
         object.version_id = None;
     }
-    (objects, versions)
+    StoredEverywhere { objects, versions }
 }
 
-fn unbegun(source: archive::Error) -> Failure {
-    Failure::Archive { attempt: "begin an archive".to_owned(), source }
-}
-
-/// The processor's part of the pipeline.
-struct Encoding {
-    scanner: Scanner,
+/// Plain bytes on their way into the spool: digested, encoded, cut into objects.
+pub(super) struct Sealing {
     plain: Digester,
     encoder: Encoder,
     stored: Stored,
 }
 
-enum Error {
+pub(super) enum Error {
     Scan(rdb::Error),
+    Aof(aof::Error),
+    /// A file that no longer grows does not end with a whole command.
+    NotWhole {
+        name: String,
+        bytes: u64,
+        whole_bytes: u64,
+    },
+    Read(io::Error),
     Encode(archive::Error),
     Spool(spool::Error),
 }
 
 impl Error {
-    fn into_failure(self, shard: u32, node: &NodeAddress) -> Failure {
+    fn into_failure(self, origin: &Origin) -> Failure {
+        let Origin { source: _, shard, node } = origin.clone();
         match self {
-            Self::Scan(source) => Failure::CapturedRdb { shard, node: node.clone(), source },
+            Self::Scan(source) => Failure::CapturedRdb { shard, node, source },
+            Self::Aof(source) => Failure::CapturedAof { shard, node, source },
+            Self::NotWhole { name, bytes, whole_bytes } => Failure::Unsettled {
+                source_name: origin.source.clone(),
+                finding: format!(
+                    "{name} of {node} ends in the middle of a command: {whole_bytes} of {bytes} bytes are whole"
+                ),
+            },
+            Self::Read(source) => Failure::Local {
+                attempt: format!("read a file of {node} for shard {shard}"),
+                source,
+            },
             Self::Encode(source) => {
                 Failure::Archive { attempt: format!("encode shard {shard}"), source }
             }
@@ -182,35 +293,28 @@ impl Error {
     }
 }
 
-impl Encoding {
-    fn new(expectations: &Expectations, encoder: Encoder, stored: Stored) -> Self {
-        let (scanner, plain) = (Scanner::new(expectations), Digester::default());
-        Self { scanner, plain, encoder, stored }
-    }
-
-    fn feed(&mut self, chunk: &[u8]) -> Result<(), Error> {
-        let Self { scanner, plain, encoder, stored } = self;
-        scanner.feed(chunk).map_err(Error::Scan)?;
-        plain.update(chunk);
+impl Sealing {
+    pub(super) fn feed(&mut self, plain: &[u8]) -> Result<(), Error> {
+        self.plain.update(plain);
         let mut bytes = Vec::new();
-        encoder.feed(chunk, &mut bytes).map_err(Error::Encode)?;
-        stored.push(bytes.into())
+        self.encoder.feed(plain, &mut bytes).map_err(Error::Encode)?;
+        self.stored.push(bytes.into())
     }
 
-    fn finish(self) -> Result<(Scanned, Digests), Error> {
-        let Self { scanner, plain, encoder, mut stored } = self;
-        let scanned = scanner.finish().map_err(Error::Scan)?;
+    pub(super) fn finish(self) -> Result<Digests, Error> {
+        let Self { plain, encoder, mut stored } = self;
         let mut bytes = Vec::new();
         encoder.finish(&mut bytes).map_err(Error::Encode)?;
         stored.push(bytes.into())?;
         stored.finish();
-        Ok((scanned, plain.finish()))
+        Ok(plain.finish())
     }
 }
 
 /// Encoded bytes into the spool, cut into objects, each with its digests.
 struct Stored {
     spool: spool::Writer,
+    pace: Pace,
     digester: Digester,
     /// Of every object that is complete, for those who upload it.
     digests: watch::Sender<Vec<Digests>>,
@@ -223,7 +327,11 @@ impl Stored {
             let length = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
             let piece = bytes.split_to(length);
             self.digester.update(&piece);
-            self.spool.push(piece).map_err(Error::Spool)?;
+            match self.pace {
+                Pace::OfTheServer => self.spool.push(piece),
+                Pace::OfTheStore => self.spool.push_when_taken(piece),
+            }
+            .map_err(Error::Spool)?;
             if self.digester.bytes() == OBJECT_BYTES_MAX {
                 self.end_object();
             }
@@ -237,8 +345,8 @@ impl Stored {
     }
 
     fn finish(mut self) {
-        // An encoder's end is never empty, so the last object is not either.
-        if self.digester.bytes() > 0 {
+        // An empty file without a codec is an empty object, and the only one.
+        if self.digester.bytes() > 0 || self.digests.borrow().is_empty() {
             self.end_object();
         }
         self.spool.finish();

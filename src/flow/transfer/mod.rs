@@ -1,6 +1,7 @@
 //! Bytes between a node, the domain and a store, in constant memory. Decides nothing about what to move.
 
 mod capture;
+mod capture_aof;
 mod read_back;
 mod relay;
 mod upload;
@@ -23,7 +24,8 @@ use crate::{
 };
 
 pub(crate) use self::{
-    capture::{Captured, Pipeline, capture},
+    capture::{Captured, Origin, Pipeline, StoredEverywhere, capture, capture_file},
+    capture_aof::{CapturedAof, capture_aof},
     read_back::{Plain, Scanned, Scanner, Sink, read_back, unpack},
     relay::{Relay, Relayed, relay},
     upload::{Outlet, Packed, pack, upload_packed},

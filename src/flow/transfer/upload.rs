@@ -25,16 +25,15 @@ use crate::{
 pub(super) const TAKE_BACK_LIMIT: Duration = Duration::from_secs(8);
 
 /// One of the stores that get the bytes of a capture.
-#[derive(Clone, Copy)]
 pub(crate) struct Outlet<'a> {
     pub(crate) store: &'a dyn Store,
     pub(crate) budget: &'a Budget,
     /// Told at once why nothing more goes to this store.
-    pub(crate) lose: &'a (dyn Fn(Failure) + Sync),
+    pub(crate) lose: Box<dyn Fn(Failure) + Send + Sync + 'a>,
 }
 
 /// The key of object 0, 1, … of an archive.
-pub(super) type KeyOf<'a> = &'a (dyn Fn(u32) -> Result<Key, Failure> + Sync);
+pub(crate) type KeyOf<'a> = &'a (dyn Fn(u32) -> Result<Key, Failure> + Sync);
 
 /// What an upload reads, until it is told to stop.
 #[derive(Debug)]
@@ -52,7 +51,7 @@ pub(super) async fn upload_to_all(
     incoming: impl Iterator<Item = Incoming>,
 ) -> Result<Vec<Option<Vec<Object>>>, Failure> {
     let uploads = outlets.iter().zip(incoming);
-    let uploads = uploads.map(|(outlet, incoming)| upload_or_lose(*outlet, key_of, incoming));
+    let uploads = uploads.map(|(outlet, incoming)| upload_or_lose(outlet, key_of, incoming));
     let stored = join_all(uploads).await;
     if stored.iter().all(Option::is_none) {
         return Err(Failure::Worker { attempt: "upload a capture" });
@@ -63,7 +62,7 @@ pub(super) async fn upload_to_all(
 /// Uploads what comes until it ends. None, and the outlet is lost, where that cannot be done; none also
 /// when it was told to stop.
 async fn upload_or_lose(
-    outlet: Outlet<'_>,
+    outlet: &Outlet<'_>,
     key_of: KeyOf<'_>,
     incoming: Incoming,
 ) -> Option<Vec<Object>> {
@@ -91,7 +90,7 @@ async fn upload_or_lose(
 
 /// One that fails or is told to stop takes back the object that it had begun.
 async fn upload(
-    outlet: Outlet<'_>,
+    outlet: &Outlet<'_>,
     key_of: KeyOf<'_>,
     mut incoming: Incoming,
 ) -> Result<Vec<Object>, Failure> {

@@ -14,10 +14,10 @@ use crate::servers::{
 const KEYS: usize = 600;
 
 /// A tmpfs of its own, unmounted also at the end of a failed test.
-struct Volume(TempDir);
+pub(super) struct Volume(TempDir);
 
 impl Volume {
-    fn mount(kibibytes: u32) -> Self {
+    pub(super) fn mount(kibibytes: u32) -> Self {
         let volume = Self(TempDir::new().unwrap());
         let size = format!("size={kibibytes}k");
         let mut mount = Command::new("mount");
@@ -26,7 +26,7 @@ impl Volume {
         volume
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.0.path()
     }
 }

@@ -4,11 +4,13 @@
 
 mod access;
 mod append_only;
+mod bgsave;
 mod cluster;
 mod directory;
 mod encrypted;
 mod files;
 mod interrupted;
+mod live_aof;
 mod resumed;
 mod s3;
 mod sentinel;
