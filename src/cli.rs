@@ -168,13 +168,24 @@ pub struct Place {
     /// A directory such as ./backups, a bucket as s3://bucket/prefix, or a store of the config file.
     ///
     /// A bucket may be followed by ?region=NAME, and by endpoint=URL, pathStyle=true, caFile=FILE,
-    /// storageClass=NAME, joined by &.
+    /// storageClass=NAME, objectLock=governance:DAYS, joined by &.
     #[arg(long, value_name = "NAME|DIR|s3://…")]
     pub store: Option<String>,
 
     /// The source's name, where the store or the config holds several.
     #[arg(long, value_name = "NAME")]
     pub source_name: Option<SourceName>,
+}
+
+/// The store as it was.
+#[derive(Clone, Copy, Debug, Default, Args)]
+#[command(next_help_heading = "Store")]
+pub struct Past {
+    /// Look at the store as it was at this moment, behind all that was deleted and overwritten since.
+    ///
+    /// For buckets that keep versions.
+    #[arg(long, value_name = "TIME")]
+    pub as_of: Option<Timestamp>,
 }
 
 #[derive(Debug, Args)]
@@ -255,6 +266,8 @@ pub struct List {
     pub runs: bool,
     #[command(flatten)]
     pub place: Place,
+    #[command(flatten)]
+    pub past: Past,
 }
 
 #[derive(Debug, Args)]
@@ -265,6 +278,9 @@ pub struct Prune {
     /// Print what would expire and why; change nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Where the bucket keeps versions, delete these too: for good, and not only hide what expires.
+    #[arg(long)]
+    pub purge_versions: bool,
     #[command(flatten)]
     pub place: Place,
 }
@@ -312,6 +328,8 @@ pub struct Show {
     pub which: Which,
     #[command(flatten)]
     pub place: Place,
+    #[command(flatten)]
+    pub past: Past,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
@@ -363,6 +381,8 @@ pub struct Verify {
     pub place: Place,
     #[command(flatten)]
     pub identity: IdentityFrom,
+    #[command(flatten)]
+    pub past: Past,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -414,6 +434,8 @@ pub struct Restore {
     pub dry_run: bool,
     #[command(flatten)]
     pub place: Place,
+    #[command(flatten)]
+    pub past: Past,
     #[command(flatten)]
     pub names: DatasetNames,
     #[command(flatten)]
@@ -470,6 +492,8 @@ pub struct Fetch {
     pub place: Place,
     #[command(flatten)]
     pub identity: IdentityFrom,
+    #[command(flatten)]
+    pub past: Past,
 }
 
 #[derive(Debug, Args)]

@@ -326,6 +326,8 @@ impl Failure {
 const fn exit_of_store(error: &store::Error) -> Exit {
     match error {
         store::Error::Corrupt { .. } => Exit::Corrupt,
+        store::Error::Locked { .. } => Exit::Refused,
+        store::Error::Unsupported { .. } => Exit::Usage,
         store::Error::NotFound { .. }
         | store::Error::AlreadyExists { .. }
         | store::Error::Denied { .. }
@@ -343,6 +345,12 @@ const fn hint_of_store(error: &store::Error) -> &'static str {
         store::Error::AlreadyExists { .. } => "another run wrote it; run again",
         store::Error::Denied { .. } => "grant what the message names",
         store::Error::Full { .. } => "make room in the store, or choose another",
+        store::Error::Locked { .. } => {
+            "nothing was deleted: run again after that date, or lift the hold by `unpin`"
+        }
+        store::Error::Unsupported { .. } => {
+            "a bucket with versioning has it (docs/RUNBOOK.md); a directory has neither versions nor locks"
+        }
         store::Error::Corrupt { .. } => {
             "the store or the network damages data: verify other backups too"
         }

@@ -13,6 +13,7 @@ pub mod dataset;
 pub mod digest;
 pub mod identity;
 pub mod installation;
+pub mod lock;
 pub mod manifest;
 pub mod observation;
 pub mod persistence;

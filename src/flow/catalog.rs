@@ -10,7 +10,7 @@ use super::{
     stores::{self, Opened},
 };
 use crate::{
-    cli::{Place, Which},
+    cli::{Past, Place, Which},
     domain::{
         catalog,
         identity::{BackupId, SourceName},
@@ -49,6 +49,7 @@ pub(super) struct Holding {
 /// Looks into every store that is meant. Fails if none of them answers.
 pub(super) async fn holdings(
     place: &Place,
+    past: Past,
     source: Option<&SourceName>,
     settings: &Settings,
     context: &Context,
@@ -57,7 +58,7 @@ pub(super) async fn holdings(
     let mut holdings = Holdings::default();
     let mut answers = 0;
     for store in settings.stores(place)? {
-        match holdings_of(&store, source, context).await {
+        match holdings_of(&store, past, source, context).await {
             Ok(found) => {
                 answers += 1;
                 holdings.sources.extend(found);
@@ -76,10 +77,11 @@ pub(super) async fn holdings(
 
 async fn holdings_of(
     store: &settings::Store,
+    Past { as_of }: Past,
     source: Option<&SourceName>,
     context: &Context,
 ) -> Result<Vec<Holding>, Failure> {
-    let opened = stores::open(store, context).await?;
+    let opened = stores::open_as_of(store, as_of, context).await?;
     let sources: BTreeSet<SourceName> = match source {
         Some(source) => [source.clone()].into(),
         None => sources_of(&opened).await?,
@@ -131,6 +133,7 @@ pub(super) async fn locate(
     which: &Which,
     newest: Newest,
     place: &Place,
+    past: Past,
     settings: &Settings,
     context: &Context,
 ) -> Result<Located, Failure> {
@@ -141,7 +144,7 @@ pub(super) async fn locate(
                 .into(),
         });
     }
-    let Holdings { mut sources, failure } = holdings(place, None, settings, context).await?;
+    let Holdings { mut sources, failure } = holdings(place, past, None, settings, context).await?;
     sources.retain(|holding| !holding.backups.is_empty());
     let known: BTreeSet<&SourceName> = sources.iter().map(|holding| &holding.source).collect();
     if which.backup.is_none() && known.len() > 1 {

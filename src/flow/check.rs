@@ -15,16 +15,17 @@ use crate::{
         catalog as names,
         clock::{self, Skew},
         identity::SourceName,
+        lock::{Lock, outlasts},
         manifest::{Method, Origin},
         topology::{Shard, Topology},
     },
     edge::{
         redis_node::{Snapshot, aof, bgsave, inspect::SourceAccess, replication::Limits},
-        store,
+        store::{self, Safeguards, Versioning},
     },
     failure::{Exit, Failure, chain},
     report::{CheckReport, CheckedItem, Outcome, Verdict},
-    settings::{self, Settings, Spool},
+    settings::{self, ObjectLock, Settings, Spool, StoreKind},
 };
 
 pub(super) async fn run(
@@ -119,9 +120,15 @@ async fn check_stores(
         let Some(one) = findings.keep(&subject, stores::open(&store, context).await) else {
             continue;
         };
+        check_safeguards(&subject, &store, &one, findings).await;
+        check_lock_fits(&subject, &store, settings, context, findings);
         let checked = check_store(&one, context).await;
-        if let Some(StoreChecked { skew, kept }) = findings.keep(&subject, checked) {
-            let deleted = if kept.is_none() { ", delete" } else { "" };
+        if let Some(StoreChecked { skew, kept, lock }) = findings.keep(&subject, checked) {
+            let deleted = match (&kept, lock) {
+                (Some(_), _) => String::new(),
+                (None, Some(lock)) => format!("; the test object is {lock}"),
+                (None, None) => ", delete".to_owned(),
+            };
             findings.good(&subject, format!("{}: list, write, read{deleted}", one.store.address()));
             if let Some(kept) = kept {
                 let fix =
@@ -139,6 +146,77 @@ struct StoreChecked {
     skew: Skew,
     /// Why the test object could not be deleted.
     kept: Option<String>,
+    /// It was written as every object is.
+    lock: Option<Lock>,
+}
+
+/// What protects a bucket against whoever may delete. A directory has no such thing.
+async fn check_safeguards(
+    subject: &str,
+    store: &settings::Store,
+    opened: &Opened,
+    findings: &mut Findings,
+) {
+    let StoreKind::S3(s3) = &store.kind else { return };
+    let subject = format!("{subject}: versions");
+    let lock = match opened.store.safeguards().await {
+        Ok(Safeguards { versions: Versioning::Enabled, object_lock: true }) => "Object Lock is on",
+        Ok(Safeguards { versions, object_lock: _ }) if s3.object_lock.is_some() => {
+            let lack = match versions {
+                Versioning::Enabled => "Object Lock",
+                Versioning::Suspended | Versioning::Never => "versions and Object Lock",
+            };
+            let finding = format!("the bucket lacks {lack}, which `objectLock` needs");
+            let fix = "make a bucket with Object Lock (docs/RUNBOOK.md), or leave `objectLock` out";
+            return findings.failed(&subject, finding, fix.to_owned());
+        }
+        Ok(Safeguards { versions: Versioning::Enabled, object_lock: false }) => "no Object Lock",
+        Ok(Safeguards { versions: Versioning::Suspended, object_lock: _ }) => {
+            let finding = "suspended: what is overwritten from now on is gone".to_owned();
+            let fix = "turn them on again, and look who turned them off";
+            return findings.warning(&subject, finding, fix);
+        }
+        Ok(Safeguards { versions: Versioning::Never, object_lock: _ }) => {
+            let finding = "not kept: what is deleted or overwritten is gone".to_owned();
+            return findings.good(&subject, finding);
+        }
+        Err(error) => {
+            let fix = "allow s3:GetBucketVersioning and s3:GetBucketObjectLockConfiguration";
+            return findings.warning(&subject, chain(&error), fix);
+        }
+    };
+    let each = match s3.object_lock {
+        Some(ObjectLock { mode, days }) => {
+            format!("each object is locked for {days} days ({mode})")
+        }
+        None => "objects are not locked by us".to_owned(),
+    };
+    findings.good(&subject, format!("kept; {lock}, {each}"));
+}
+
+/// A lock that outlasts what a schedule keeps puts every deletion off.
+fn check_lock_fits(
+    subject: &str,
+    store: &settings::Store,
+    settings: &Settings,
+    context: &Context,
+    findings: &mut Findings,
+) {
+    let StoreKind::S3(settings::S3 { object_lock: Some(ObjectLock { days, .. }), .. }) =
+        &store.kind
+    else {
+        return;
+    };
+    for schedule in settings.schedules() {
+        let entries = schedule.stores.iter().filter(|entry| entry.store.as_str() == store.name);
+        for keep in entries.filter_map(|entry| entry.keep.as_ref()) {
+            if let Some(finding) = outlasts(*days, keep, &schedule.timetable, context.now()) {
+                let fix = "fewer `days`, or keep more; until then deleting is put off";
+                let subject = format!("{subject}: schedule {}", schedule.name);
+                findings.warning(&subject, finding, fix);
+            }
+        }
+    }
 }
 
 /// A small object comes and goes under a name that no source can have.
@@ -155,15 +233,16 @@ async fn check_store(opened: &Opened, context: &Context) -> Result<StoreChecked,
         .await
         .map_err(failed("write a test object"))?;
     let read = store.read(&key, 1 << 10).await.map_err(failed("read the test object"));
-    let kept = match store.delete(&key).await {
-        Ok(()) => None,
-        Err(error @ store::Error::Denied { .. }) => Some(chain(&error)),
+    let (kept, lock) = match store.delete(&key).await {
+        Ok(()) => (None, None),
+        Err(store::Error::Locked { lock, .. }) => (None, Some(lock)),
+        Err(error @ store::Error::Denied { .. }) => (Some(chain(&error)), None),
         Err(source) => return Err(failed("delete the test object")(source)),
     };
     read?;
     let theirs = store.clock().await.map_err(failed("ask for the time"))?;
     let skew = clock::compare(&format!("store {}", opened.name), theirs, context.now());
-    Ok(StoreChecked { skew, kept })
+    Ok(StoreChecked { skew, kept, lock })
 }
 
 async fn check_sources(

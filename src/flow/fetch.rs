@@ -27,8 +27,8 @@ pub(super) async fn run(
     settings: &Settings,
     context: &Context,
 ) -> Result<Outcome, Failure> {
-    let Fetch { which, place, into, shard, identity } = arguments;
-    let located = catalog::locate(which, Newest::Good, place, settings, context).await?;
+    let Fetch { which, place, past, into, shard, identity } = arguments;
+    let located = catalog::locate(which, Newest::Good, place, *past, settings, context).await?;
     let manifest = catalog::read_manifest(&located).await?;
     let shards: Vec<_> =
         manifest.shards.iter().filter(|it| shard.is_none_or(|shard| shard == it.shard)).collect();

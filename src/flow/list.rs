@@ -29,9 +29,9 @@ pub(super) async fn run(
     if arguments.runs {
         return runs::list(arguments, settings, context).await;
     }
-    let List { source, place, long, last, runs: _ } = arguments;
+    let List { source, place, past, long, last, runs: _ } = arguments;
     let Holdings { sources, failure } =
-        catalog::holdings(place, source.as_ref(), settings, context).await?;
+        catalog::holdings(place, *past, source.as_ref(), settings, context).await?;
     let mut origins = Vec::new();
     let mut located = Vec::new();
     for Holding { opened, source, backups } in sources {
@@ -60,7 +60,8 @@ pub(super) async fn run(
         .await?;
     let stores = settings.stores(place)?.into_iter().map(|store| store.name).collect();
     let source = source.as_ref().or(place.source_name.as_ref()).cloned();
-    let report = ListReport { kind: "list", version: 1, backups, stores, source, origins };
+    let as_of = past.as_of;
+    let report = ListReport { kind: "list", version: 1, as_of, backups, stores, source, origins };
     let exit = if failure.is_some() { Exit::Partial } else { Exit::Done };
     Ok(Outcome { report: Box::new(report), exit })
 }

@@ -2,13 +2,15 @@
 
 use super::{
     Context,
-    catalog::{self, Newest},
+    catalog::{self, Located, Newest},
+    lock,
     standing::standing,
 };
 use crate::{
-    cli::{Accept, Pin, Place, Which},
+    cli::{Accept, Past, Pin, Place, Which},
     domain::record::{Event, Standing},
-    failure::Failure,
+    edge::store,
+    failure::{Failure, chain},
     report::{MarkReport, Outcome},
     settings::Settings,
 };
@@ -62,16 +64,32 @@ async fn mark(
     context: &Context,
 ) -> Result<Outcome, Failure> {
     let look = async {
-        let located = catalog::locate(which, Newest::Any, place, settings, context).await?;
+        let located =
+            catalog::locate(which, Newest::Any, place, Past::default(), settings, context).await?;
         let standing = standing(&located).await?;
         Ok((located, standing))
     };
     let (located, standing) = context.unless_ended(look).await?;
     let holds = holds(&standing)?;
     let event_word = event.kind();
-    if !holds && !dry_run {
-        let note = catalog::note(&located, event, context);
-        context.unless_ended_long_ago(note).await?;
+    let mut legal_holds = None;
+    if !dry_run {
+        let is_held = match &event {
+            Event::Pinned => Some(true),
+            Event::Unpinned => Some(false),
+            Event::Accepted | Event::Suspect(_) | Event::Verified(_) => None,
+        };
+        let act = async {
+            if !holds {
+                catalog::note(&located, event, context).await?;
+            }
+            // Also where it was noted before: that run may have been killed in between.
+            match is_held {
+                Some(is_held) => hold(&located, is_held).await,
+                None => Ok(None),
+            }
+        };
+        legal_holds = context.unless_ended_long_ago(act).await?;
     }
     Ok(Outcome::done(MarkReport {
         kind: "mark",
@@ -81,6 +99,18 @@ async fn mark(
         source: located.source,
         backup: located.backup,
         already: holds,
+        legal_holds,
         dry_run,
     }))
+}
+
+/// Where there is Object Lock, a pin holds against everybody, not only against our own retention.
+async fn hold(located: &Located, is_held: bool) -> Result<Option<usize>, Failure> {
+    match lock::hold(located, is_held).await {
+        Err(failure @ Failure::Store { source: store::Error::Denied { .. }, .. }) => {
+            tracing::warn!("it is noted, but legal holds are as they were: {}", chain(&failure));
+            Ok(None)
+        }
+        held => held,
+    }
 }

@@ -8,6 +8,7 @@ mod fetch;
 mod inspect;
 mod list;
 mod load;
+mod lock;
 mod mark;
 mod origin;
 mod pieces;

@@ -4,7 +4,7 @@ use super::{
     Context,
     backup::guard,
     origin,
-    retention::{self, Act, Judged},
+    retention::{self, Act, Deletion, Judged},
     runs,
     stores::{self, Opened},
     sweep,
@@ -27,7 +27,8 @@ pub(super) async fn run(
     settings: &Settings,
     context: &Context,
 ) -> Result<Outcome, Failure> {
-    let Prune { sources, dry_run, place } = arguments;
+    let Prune { sources, dry_run, purge_versions, place } = arguments;
+    let deletion = if *purge_versions { Deletion::Purge } else { Deletion::Hide };
     let names = super::backup::named_sources(sources, place.source_name.as_ref(), settings);
     if names.is_empty() {
         return Err(Error::NoSource.into());
@@ -44,7 +45,7 @@ pub(super) async fn run(
     let alone = names.len() == 1 && stores.len() == 1;
     for source in &names {
         for store in &stores {
-            match prune_place(source, store, *dry_run, settings, context).await {
+            match prune_place(source, store, *dry_run, deletion, settings, context).await {
                 Ok((place, failed)) => {
                     report.places.push(place);
                     exit = if exit == Exit::Done { failed } else { exit };
@@ -73,6 +74,7 @@ async fn prune_place(
     source: &SourceName,
     store: &settings::Store,
     dry_run: bool,
+    deletion: Deletion,
     settings: &Settings,
     context: &Context,
 ) -> Result<(PrunedPlace, Exit), Failure> {
@@ -87,12 +89,12 @@ async fn prune_place(
     };
     let verdicts = context.unless_ended(judge).await;
     if dry_run {
-        let unchanged = |verdict| Judged { verdict, outcome: Act::None };
-        let judged: Vec<Judged> = verdicts?.into_iter().map(unchanged).collect();
+        let preview = retention::preview(&opened, source, verdicts?);
+        let judged = context.unless_ended(preview).await?;
         return Ok((place(source, &opened, &judged), Exit::Done));
     }
     let result = match verdicts {
-        Ok(verdicts) => retention::apply(&opened, source, verdicts, context).await,
+        Ok(verdicts) => retention::apply(&opened, source, verdicts, deletion, context).await,
         Err(failure) => Err(failure),
     };
     if result.is_ok() {

@@ -6,14 +6,16 @@ use jiff::Timestamp;
 use super::{
     Context,
     catalog::{self, Located},
+    lock,
     standing::{standing, standings},
     stores::Opened,
 };
 use crate::{
     domain::{
-        catalog::{archives_prefix, manifest_key, records_prefix},
+        catalog::{Key, archives_prefix, manifest_key, records_prefix},
         clock::{self, Skew},
         identity::{BackupId, SourceName},
+        lock::Lock,
         manifest,
         retention::{Entry, Manifest, Policy, Reason, Verdict, decide},
         shrink_guard::ShrinkGuard,
@@ -29,6 +31,15 @@ const READS_AT_ONCE: usize = 16;
 pub(super) struct Judged {
     pub(super) verdict: Verdict,
     pub(super) outcome: Act,
+}
+
+/// What deleting means where the bucket keeps versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deletion {
+    /// A marker hides the object; its bytes stay until a rule of the bucket removes them.
+    Hide,
+    /// The versions go too.
+    Purge,
 }
 
 #[derive(Debug)]
@@ -156,11 +167,30 @@ async fn find(located: &Located) -> Result<Found, Failure> {
     Ok(Found::Manifest { state, is_suspect })
 }
 
+/// What would come of each verdict: what is locked would stay.
+pub(super) async fn preview(
+    opened: &Opened,
+    source: &SourceName,
+    verdicts: Vec<Verdict>,
+) -> Result<Vec<Judged>, Failure> {
+    let mut judged = Vec::with_capacity(verdicts.len());
+    for mut verdict in verdicts {
+        if !verdict.is_kept() {
+            let backup = verdict.backup.clone();
+            let located = Located { opened: opened.clone(), source: source.clone(), backup };
+            verdict.reasons.extend(locked(&located).await?.map(Reason::Locked));
+        }
+        judged.push(Judged { verdict, outcome: Act::None });
+    }
+    Ok(judged)
+}
+
 /// Deletes what expires, the oldest first. What fails of one does not stop the others; a signal does.
 pub(super) async fn apply(
     opened: &Opened,
     source: &SourceName,
     verdicts: Vec<Verdict>,
+    deletion: Deletion,
     context: &Context,
 ) -> Result<Vec<Judged>, Failure> {
     let mut judged = Vec::with_capacity(verdicts.len());
@@ -170,7 +200,7 @@ pub(super) async fn apply(
             context.check_not_ended()?;
             let backup = verdict.backup.clone();
             let located = Located { opened: opened.clone(), source: source.clone(), backup };
-            outcome = match context.unless_ended_long_ago(expire(&located)).await {
+            outcome = match context.unless_ended_long_ago(expire(&located, deletion)).await {
                 Ok(Some(reason)) => {
                     verdict.reasons.push(reason);
                     Act::None
@@ -190,7 +220,7 @@ pub(super) async fn apply(
 }
 
 /// Deletes one backup, or tells why it stays after all.
-async fn expire(located: &Located) -> Result<Option<Reason>, Failure> {
+async fn expire(located: &Located, deletion: Deletion) -> Result<Option<Reason>, Failure> {
     let Located { opened, source, backup } = located;
     // Somebody may have pinned it while others were deleted.
     let standing = standing(located).await?;
@@ -200,16 +230,40 @@ async fn expire(located: &Located) -> Result<Option<Reason>, Failure> {
     if standing.unknown {
         return Ok(Some(Reason::NewerRecord));
     }
+    // Nothing of it goes as long as a part must stay: neither half a backup nor one that is only hidden.
+    if let Some(lock) = locked(located).await? {
+        return Ok(Some(Reason::Locked(lock)));
+    }
     let key = manifest_key(source, backup);
-    opened.store.delete(&key).await.map_err(|source| Failure::Store {
-        attempt: format!("delete the manifest of {backup}"),
-        source,
-    })?;
+    match delete(opened, &key, deletion).await {
+        Ok(()) => {}
+        Err(store::Error::Locked { lock, .. }) => return Ok(Some(Reason::Locked(lock))),
+        Err(source) => {
+            let attempt = format!("delete the manifest of {backup}");
+            return Err(Failure::Store { attempt, source });
+        }
+    }
     tracing::info!(%backup, "expired");
     // From here on it is no backup; what stays is swept as any other leftover.
-    delete_below(opened, backup, "archives", &archives_prefix(source, backup)).await?;
-    delete_below(opened, backup, "records", &records_prefix(source, backup)).await?;
+    let archives = archives_prefix(source, backup);
+    delete_below(opened, backup, "archives", &archives, deletion).await?;
+    delete_below(opened, backup, "records", &records_prefix(source, backup), deletion).await?;
     Ok(None)
+}
+
+/// A manifest that another run has just deleted locks nothing.
+async fn locked(located: &Located) -> Result<Option<Lock>, Failure> {
+    match lock::of_backup(located).await {
+        Err(Failure::Store { source: store::Error::NotFound { .. }, .. }) => Ok(None),
+        found => found,
+    }
+}
+
+async fn delete(opened: &Opened, key: &Key, deletion: Deletion) -> Result<(), store::Error> {
+    match deletion {
+        Deletion::Hide => opened.store.delete(key).await,
+        Deletion::Purge => opened.store.purge(key).await,
+    }
 }
 
 async fn delete_below(
@@ -217,13 +271,18 @@ async fn delete_below(
     backup: &BackupId,
     noun: &str,
     prefix: &str,
+    deletion: Deletion,
 ) -> Result<(), Failure> {
     let failed = |source| Failure::Store {
         attempt: format!("delete the {noun} of {backup}, which is no backup any more"),
         source,
     };
     for listed in opened.store.list(prefix).await.map_err(failed)? {
-        opened.store.delete(&listed.key).await.map_err(failed)?;
+        match delete(opened, &listed.key, deletion).await {
+            // Written later than the backup, such as a proof: a sweep takes it when its lock has ended.
+            Err(store::Error::Locked { .. }) => {}
+            deleted => deleted.map_err(failed)?,
+        }
     }
     Ok(())
 }

@@ -48,9 +48,9 @@ pub(super) async fn list(
     settings: &Settings,
     context: &Context,
 ) -> Result<Outcome, Failure> {
-    let List { source, place, last, long: _, runs: _ } = arguments;
+    let List { source, place, past, last, long: _, runs: _ } = arguments;
     let Holdings { sources, failure } =
-        catalog::holdings(place, source.as_ref(), settings, context).await?;
+        catalog::holdings(place, *past, source.as_ref(), settings, context).await?;
     let (mut keys, mut failed) = (Vec::new(), Vec::new());
     for Holding { opened, source, backups: _ } in sources {
         let found = keys_of(&opened, &source).await?;

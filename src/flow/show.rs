@@ -16,8 +16,8 @@ pub(super) async fn run(
     settings: &Settings,
     context: &Context,
 ) -> Result<Outcome, Failure> {
-    let located =
-        catalog::locate(&arguments.which, Newest::Any, &arguments.place, settings, context).await?;
+    let Show { which, place, past } = arguments;
+    let located = catalog::locate(which, Newest::Any, place, *past, settings, context).await?;
     let manifest = catalog::read_manifest(&located).await?;
     let records = catalog::records(&located).await?;
     let store = located.opened.name;

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::Context;
 use crate::{
-    edge::store::{self, Directory, S3, S3Settings, Store},
+    edge::store::{self, AsOf, Directory, LockOnPut, S3, S3Settings, Store},
     failure::Failure,
-    settings::{self, Checksums, ServerSideEncryption, StoreKind},
+    settings::{self, Checksums, ObjectLock, ServerSideEncryption, StoreKind},
 };
 
 /// An open store and what people call it.
@@ -21,7 +23,7 @@ pub(super) async fn open(store: &settings::Store, context: &Context) -> Result<O
     let opened: Arc<dyn Store> = match &store.kind {
         StoreKind::Directory(path) => Arc::new(Directory::new(path)),
         StoreKind::S3(s3) => {
-            let connect = S3::connect(s3_settings(s3, context.chance()));
+            let connect = S3::connect(s3_settings(s3, context.chance(), context.now()));
             // The SDK's credential chain is a large future, and every verb would carry it.
             Arc::new(Box::pin(connect).await.map_err(failed)?)
         }
@@ -29,7 +31,21 @@ pub(super) async fn open(store: &settings::Store, context: &Context) -> Result<O
     Ok(Opened { name: store.name.clone(), store: (context.over_store)(opened) })
 }
 
-fn s3_settings(config: &settings::S3, run: u64) -> S3Settings {
+/// The store as it was at that moment, or as it is. What is opened for the past can change nothing.
+pub(super) async fn open_as_of(
+    store: &settings::Store,
+    as_of: Option<Timestamp>,
+    context: &Context,
+) -> Result<Opened, Failure> {
+    let Opened { name, store } = open(store, context).await?;
+    let Some(at) = as_of else { return Ok(Opened { name, store }) };
+    let past = AsOf::new(store, at).await;
+    let past = past.map_err(|source| Failure::OpenStore { store: name.clone(), source })?;
+    Ok(Opened { name, store: Arc::new(past) })
+}
+
+/// All objects that are written through a store, once opened, are locked until the same moment.
+fn s3_settings(config: &settings::S3, run: u64, now: Timestamp) -> S3Settings {
     let settings::S3 {
         bucket,
         prefix,
@@ -40,6 +56,7 @@ fn s3_settings(config: &settings::S3, run: u64) -> S3Settings {
         storage_class,
         server_side_encryption,
         checksums,
+        object_lock,
     } = config.clone();
     S3Settings {
         prefix,
@@ -57,6 +74,10 @@ fn s3_settings(config: &settings::S3, run: u64) -> S3Settings {
             Checksums::WhenSupported => store::Checksums::WhenSupported,
             Checksums::WhenRequired => store::Checksums::WhenRequired,
         },
+        lock: object_lock.map(|ObjectLock { mode, days }| LockOnPut {
+            mode,
+            retain_until: now + SignedDuration::from_hours(i64::from(days) * 24),
+        }),
         run: format!("{run:016x}"),
         ..S3Settings::new(bucket)
     }

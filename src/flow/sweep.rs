@@ -9,6 +9,7 @@ use crate::{
     domain::{
         catalog,
         identity::{BackupId, SourceName},
+        lock::Lock,
     },
     edge::store,
     failure::chain,
@@ -41,15 +42,45 @@ async fn remove_below(opened: &Opened, prefix: &str) {
         for unfinished in opened.store.unfinished(prefix).await? {
             opened.store.forget(&unfinished).await?;
         }
+        let mut locks = Locks::default();
         for listed in opened.store.list(prefix).await? {
-            opened.store.delete(&listed.key).await?;
+            locks.skip(opened.store.delete(&listed.key).await)?;
         }
+        locks.tell();
         Ok::<_, store::Error>(())
     };
     match tokio::time::timeout(CLEAN_UP_LIMIT, removal).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!("leftovers stay for a later sweep: {}", chain(&error)),
         Err(_) => tracing::warn!("leftovers stay for a later sweep: the store is slow"),
+    }
+}
+
+/// Leftovers that the store was told to keep. They are no failure: a sweep takes them when it may.
+#[derive(Debug, Default)]
+struct Locks {
+    count: usize,
+    last: Option<Lock>,
+}
+
+impl Locks {
+    /// Whether it was deleted; one that is locked is only counted.
+    fn skip(&mut self, deleted: Result<(), store::Error>) -> Result<bool, store::Error> {
+        match deleted {
+            Ok(()) => Ok(true),
+            Err(store::Error::Locked { lock, .. }) => {
+                self.count += 1;
+                self.last = self.last.max(Some(lock));
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn tell(&self) {
+        if let Self { count, last: Some(lock) } = self {
+            tracing::info!("{count} leftovers stay for a later sweep, the last {lock}");
+        }
     }
 }
 
@@ -70,7 +101,7 @@ async fn try_sweep(
 ) -> Result<usize, store::Error> {
     // By the store's clock, as its times are.
     let before = opened.store.clock().await? - LEFT_OVER_AFTER;
-    let mut swept = 0;
+    let (mut swept, mut locks) = (0, Locks::default());
     for unfinished in opened.store.unfinished(&format!("{source}/")).await? {
         if unfinished.begun < before {
             opened.store.forget(&unfinished).await?;
@@ -92,9 +123,9 @@ async fn try_sweep(
         let Some(backup) = backup else { continue };
         let old = listed.modified < before && backup.begun() < context.now() - LEFT_OVER_AFTER;
         if old && !committed.contains(&backup) {
-            opened.store.delete(&listed.key).await?;
-            swept += 1;
+            swept += usize::from(locks.skip(opened.store.delete(&listed.key).await)?);
         }
     }
+    locks.tell();
     Ok(swept)
 }

@@ -10,7 +10,7 @@ use super::{
     unlock::unlock,
 };
 use crate::{
-    cli::{IdentityFrom, Place, Verify, VerifyLevel, Which},
+    cli::{IdentityFrom, Past, Place, Verify, VerifyLevel, Which},
     domain::{
         aof::FileFacts,
         installation::{self, ReadInstallation},
@@ -40,20 +40,20 @@ pub(super) async fn run(
     settings: &Settings,
     context: &Context,
 ) -> Result<Outcome, Failure> {
-    let Verify { which, all, place, level, server_binary, identity } = arguments;
+    let Verify { which, all, place, past, level, server_binary, identity } = arguments;
     let level = match level {
         VerifyLevel::Stored => Level::Stored,
         VerifyLevel::Content => Level::Content,
         VerifyLevel::Load => Level::Load,
     };
-    let located = context.unless_ended(meant(which, *all, place, settings, context)).await?;
+    let located = context.unless_ended(meant(which, *all, place, *past, settings, context)).await?;
     let mut report =
         VerifyReport { kind: "verify", version: 1, level: level.to_string(), backups: Vec::new() };
     let mut unjudged = Exit::Done;
     for located in &located {
         let binary = server_binary.clone().or_else(|| settings.server_binary(&located.source));
         let binary = binary.as_deref();
-        let means = Means { level, server_binary: binary, identity, settings };
+        let means = Means { level, server_binary: binary, identity, past: *past, settings };
         let verified = verify_one(located, means, context);
         match context.unless_ended(verified).await {
             Ok(verified) => report.backups.push(verified),
@@ -92,13 +92,17 @@ async fn meant(
     which: &Which,
     all: bool,
     place: &Place,
+    past: Past,
     settings: &Settings,
     context: &Context,
 ) -> Result<Vec<Located>, Failure> {
     if !all {
-        return Ok(vec![catalog::locate(which, Newest::Any, place, settings, context).await?]);
+        return Ok(vec![
+            catalog::locate(which, Newest::Any, place, past, settings, context).await?,
+        ]);
     }
-    let Holdings { sources, failure } = catalog::holdings(place, None, settings, context).await?;
+    let Holdings { sources, failure } =
+        catalog::holdings(place, past, None, settings, context).await?;
     if let Some(failure) = failure {
         return Err(failure);
     }
@@ -124,6 +128,7 @@ struct Means<'a> {
     level: Level,
     server_binary: Option<&'a std::path::Path>,
     identity: &'a IdentityFrom,
+    past: Past,
     settings: &'a Settings,
 }
 
@@ -132,7 +137,7 @@ async fn verify_one(
     means: Means<'_>,
     context: &Context,
 ) -> Result<VerifiedBackup, Failure> {
-    let Means { level, server_binary: _, identity: _, settings: _ } = means;
+    let Means { level, server_binary: _, identity: _, past, settings: _ } = means;
     let (examined, is_encrypted) = match catalog::read_manifest(located).await {
         Ok(manifest) => {
             (examine(located, &manifest, means, context).await?, manifest.is_encrypted())
@@ -144,7 +149,10 @@ async fn verify_one(
     let Examined { evidence, findings, server } = examined;
     let noted = noted(&findings, level, is_encrypted);
     let event = Event::Verified(Verification { level, server, findings: noted });
-    if let Err(failure) = catalog::note(located, event, context).await {
+    // A look at the past leaves no trace in it.
+    if past.as_of.is_none()
+        && let Err(failure) = catalog::note(located, event, context).await
+    {
         // Whoever verifies may have no right to write; the proof is a proof all the same.
         tracing::warn!("the result was not noted beside the backup: {}", chain(&failure));
     }
@@ -167,7 +175,7 @@ async fn examine(
     means: Means<'_>,
     context: &Context,
 ) -> Result<Examined, Failure> {
-    let Means { level, server_binary, identity, settings } = means;
+    let Means { level, server_binary, identity, past: _, settings } = means;
     match level {
         Level::Stored => stored(&*located.opened.store, manifest).await,
         Level::Content => {

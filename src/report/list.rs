@@ -17,6 +17,9 @@ use crate::domain::{
 pub struct ListReport {
     pub kind: &'static str,
     pub version: u32,
+    /// The moment that was looked back to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Timestamp>,
     /// Newest first.
     pub backups: Vec<ListedBackup>,
     /// Where was looked.
@@ -81,6 +84,9 @@ impl ListedBackup {
 
 impl fmt::Display for ListReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(as_of) = self.as_of {
+            writeln!(f, "as of {}:", text::time(as_of))?;
+        }
         if self.backups.is_empty() {
             let of = self.source.as_ref().map_or(String::new(), |name| format!(" of {name}"));
             writeln!(f, "no backup{of} in {}", self.stores.join(", "))?;

@@ -18,6 +18,8 @@ pub struct MarkReport {
     pub backup: BackupId,
     /// It was so before; nothing was noted.
     pub already: bool,
+    /// Objects whose legal hold was set or lifted, where the bucket has Object Lock.
+    pub legal_holds: Option<usize>,
     pub dry_run: bool,
 }
 
@@ -28,7 +30,14 @@ impl fmt::Display for MarkReport {
             (false, true) => "would be",
             (false, false) => "is now",
         };
-        let Self { event, store, source, backup, .. } = self;
-        writeln!(f, "{backup} of {source} in {store} {verb} {event}")
+        let Self { event, store, source, backup, legal_holds, .. } = self;
+        writeln!(f, "{backup} of {source} in {store} {verb} {event}")?;
+        match legal_holds {
+            Some(objects) => {
+                let done = if *event == "pinned" { "put on" } else { "lifted from" };
+                writeln!(f, "  legal hold {done} {objects} objects")
+            }
+            None => Ok(()),
+        }
     }
 }

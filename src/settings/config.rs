@@ -13,6 +13,7 @@ use crate::domain::{
     archive::Codec,
     capture::{MethodChoice, PrimaryUse},
     identity::{ScheduleName, SourceName, StoreName},
+    lock::LockMode,
     retention::{Age, Keep},
     shrink_guard,
     source::NodeAddress,
@@ -195,6 +196,16 @@ pub struct S3 {
     pub server_side_encryption: Option<ServerSideEncryption>,
     #[serde(default)]
     pub checksums: Checksums,
+    pub object_lock: Option<ObjectLock>,
+}
+
+/// Every object is locked as it is written. The bucket must have Object Lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ObjectLock {
+    pub mode: LockMode,
+    /// Until then nobody deletes it; with governance, nobody without the right to bypass the lock.
+    pub days: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -16,8 +16,8 @@ use std::{
 use self::place::Places;
 pub use self::{
     config::{
-        CaptureKind, Checksums, Compression, Config, Directory, Retention, S3, SecretFrom,
-        ServerSideEncryption,
+        CaptureKind, Checksums, Compression, Config, Directory, ObjectLock, Retention, S3,
+        SecretFrom, ServerSideEncryption,
     },
     error::Error,
 };
@@ -41,6 +41,9 @@ pub const CONFIG_FILE: &str = "redis-backup.yaml";
 
 /// One shard's fork at a time on a host is the safe number; two hide the latency of a second host.
 const CAPTURES_AT_ONCE: usize = 2;
+
+/// S3 knows no longer retention.
+const LOCK_DAYS_MAX: u32 = 36_500;
 
 /// What a spool may take of a disk when no config says so.
 const SPOOL_BYTES_MAX: u64 = 8 << 30;
@@ -184,6 +187,10 @@ impl Settings {
         for (name, source) in &config.sources {
             let place = |key: &str| format!("sources.{name}.{key}");
             check_source(source).map_err(|(key, finding)| (place(key), finding))?;
+        }
+        for (name, store) in &config.stores {
+            check_store(store)
+                .map_err(|(key, finding)| (format!("stores.{name}.{key}"), finding))?;
         }
         let mut schedules = BTreeMap::new();
         for (name, schedule) in &config.schedules {
@@ -445,6 +452,27 @@ fn data_dirs(source: &config::Source, address: &SourceAddress) -> BTreeMap<NodeA
             nodes.iter().map(|node| (node.clone(), path.clone())).collect()
         }
         (Some(_) | None, _) => source.data_dirs.clone(),
+    }
+}
+
+fn check_store(store: &config::Store) -> Result<(), Finding> {
+    match store {
+        config::Store::Directory(Directory { path: _ }) => Ok(()),
+        config::Store::S3(s3) => check_lock(s3).map_err(|(key, finding)| (key, finding.to_owned())),
+    }
+}
+
+fn check_lock(s3: &S3) -> Result<(), (&'static str, &'static str)> {
+    let Some(ObjectLock { mode: _, days }) = s3.object_lock else { return Ok(()) };
+    if !(1..=LOCK_DAYS_MAX).contains(&days) {
+        return Err(("s3.objectLock.days", "a lock lasts 1 to 36500 days"));
+    }
+    match s3.checksums {
+        Checksums::WhenSupported => Ok(()),
+        Checksums::WhenRequired => Err((
+            "s3.objectLock",
+            "S3 takes no locked object without a checksum; leave `checksums: when-required` out",
+        )),
     }
 }
 

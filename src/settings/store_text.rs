@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use super::{Checksums, Error, S3, ServerSideEncryption, StoreKind};
+use super::{Checksums, Error, ObjectLock, S3, ServerSideEncryption, StoreKind, check_lock};
+use crate::domain::lock::LockMode;
 
 /// None when the text has neither the form of a path nor of a URL, and so can only be a name.
 pub(super) fn parse(text: &str) -> Result<Option<StoreKind>, Error> {
@@ -72,14 +73,31 @@ fn s3(text: &str) -> Result<S3, Error> {
                     _ => return Err(failed("encryption is sse-s3, sse-kms or sse-kms:KEY".into())),
                 });
             }
+            "objectLock" => {
+                s3.object_lock = Some(object_lock(&value).ok_or_else(|| {
+                    failed("objectLock is governance:DAYS or compliance:DAYS".to_owned())
+                })?);
+            }
             _ => {
                 return Err(failed(format!(
-                    "{key:?} is not known: use region, endpoint, caFile, storageClass, pathStyle, checksums, encryption"
+                    "{key:?} is not known: use region, endpoint, caFile, storageClass, pathStyle, checksums, encryption, objectLock"
                 )));
             }
         }
     }
+    check_lock(&s3).map_err(|(_, finding)| failed(finding.to_owned()))?;
     Ok(s3)
+}
+
+/// Such as `governance:30`.
+fn object_lock(text: &str) -> Option<ObjectLock> {
+    let (mode, days) = text.split_once(':')?;
+    let mode = match mode {
+        "governance" => LockMode::Governance,
+        "compliance" => LockMode::Compliance,
+        _ => return None,
+    };
+    Some(ObjectLock { mode, days: days.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -104,12 +122,21 @@ mod tests {
             panic!("not SSE-KMS")
         };
         assert_eq!(id, "alias/backups");
+        let Some(StoreKind::S3(s3)) = parse("s3://b?objectLock=governance:30").unwrap() else {
+            panic!("not S3")
+        };
+        let lock = ObjectLock { mode: LockMode::Governance, days: 30 };
+        assert_eq!(s3.object_lock, Some(lock));
     }
 
     #[test]
     fn what_is_no_store_is_refused_without_repeating_a_secret() {
-        for text in ["gs://bucket", "s3://", "s3://b?pathStyle=perhaps", "s3://b?bucket=c"] {
-            assert!(parse(text).is_err(), "{text}");
+        let lock = "s3://b?objectLock=";
+        let locks = ["30", "firm:30", "governance:0", "compliance:1&checksums=when-required"];
+        let others = ["gs://bucket", "s3://", "s3://b?pathStyle=perhaps", "s3://b?bucket=c"];
+        let texts = others.map(str::to_owned).into_iter();
+        for text in texts.chain(locks.map(|text| format!("{lock}{text}"))) {
+            assert!(parse(&text).is_err(), "{text}");
         }
         let error = parse("s3://key:hunter2@bucket").unwrap_err();
         assert!(!format!("{error:?}").contains("hunter2"));

@@ -30,6 +30,7 @@ mod servers;
 mod store_contract;
 mod store_directory;
 mod store_flaky;
+mod store_lock;
 mod store_s3;
 mod tcp_proxy;
 mod throw_away;

@@ -5,8 +5,9 @@ use redis_backup::{
     domain::{
         catalog::Key,
         digest::{Crc64Nvme, Digester, Digests},
+        lock::Protection,
     },
-    edge::store::{Directory, Error, Memory, PART_BYTES, Part, Store, Stored, Upload},
+    edge::store::{Directory, Error, Memory, PART_BYTES, Part, Store, Stored, Upload, Versioning},
 };
 
 /// What a store may do differently.
@@ -27,6 +28,7 @@ pub(crate) async fn contract(store: &dyn Store, traits: Traits) {
     an_upload_never_replaces(store).await;
     of_many_writers_one_wins(store).await;
     listings_are_sorted_and_end_at_any_character(store).await;
+    what_nobody_locked_can_be_purged(store, traits).await;
     assert_eq!(store.list("").await.unwrap(), []);
 }
 
@@ -273,6 +275,34 @@ async fn listings_are_sorted_and_end_at_any_character(store: &dyn Store) {
     for text in written {
         store.delete(&key(text)).await.unwrap();
     }
+}
+
+async fn what_nobody_locked_can_be_purged(store: &dyn Store, traits: Traits) {
+    let object = key("purged/object");
+    let neighbour = key("purged/object2");
+    for key in [&object, &neighbour] {
+        store.create(key, Bytes::from_static(b"body")).await.unwrap();
+    }
+    let versions = store.safeguards().await.unwrap().versions;
+    assert_eq!(versions == Versioning::Enabled, traits.versions);
+    assert_eq!(store.protection(&object, None).await.unwrap(), Protection::default());
+    let held = store.hold(&object, None, true).await;
+    assert!(matches!(held, Err(Error::Unsupported { .. })), "{held:?}");
+    let versions = async || match store.versions("purged/").await {
+        Ok(versions) => Some(versions.len()),
+        Err(Error::Unsupported { .. }) => None,
+        Err(error) => panic!("{error:?}"),
+    };
+    if traits.versions {
+        assert_eq!(versions().await, Some(2));
+    }
+    for _ in 0..2 {
+        store.purge(&object).await.unwrap();
+        assert_eq!(keys(store, "purged/").await, ["purged/object2"]);
+    }
+    assert!(matches!(versions().await, None | Some(1)), "versions stay");
+    store.purge(&neighbour).await.unwrap();
+    assert!(matches!(versions().await, None | Some(0)), "versions stay");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -90,5 +90,15 @@ async fn use_everything(store: &dyn Store) -> Result<(), Error> {
     assert_eq!(digests(&body).bytes, body.len() as u64);
     store.list("").await?;
     store.clock().await?;
+    store.safeguards().await?;
+    store.protection(&small, None).await?;
+    for lacking in [store.hold(&small, None, true).await, store.versions("").await.map(drop)] {
+        match lacking {
+            // What memory answers.
+            Err(Error::Unsupported { .. }) => {}
+            other => return other,
+        }
+    }
+    store.purge(&small).await?;
     Ok(())
 }

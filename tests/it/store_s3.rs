@@ -16,9 +16,9 @@ use crate::{
     tcp_proxy::{Fault, TcpProxy},
 };
 
-const BUCKET: &str = "backups";
+pub(crate) const BUCKET: &str = "backups";
 
-fn settings(endpoint: String) -> S3Settings {
+pub(crate) fn settings(endpoint: String) -> S3Settings {
     S3Settings {
         prefix: "some/prefix".to_owned(),
         endpoint: Some(endpoint),
@@ -30,7 +30,7 @@ fn settings(endpoint: String) -> S3Settings {
     }
 }
 
-async fn open(settings: S3Settings) -> S3 {
+pub(crate) async fn open(settings: S3Settings) -> S3 {
     open_as(settings, ACCESS_KEY, SECRET_KEY).await
 }
 

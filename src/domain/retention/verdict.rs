@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::Period;
-use crate::domain::{identity::BackupId, record::Standing};
+use crate::domain::{identity::BackupId, lock::Lock, record::Standing};
 
 /// A backup and the reasons to keep it; without one it expires.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub enum Reason {
     NewerManifest(u32),
     UnreadableManifest,
     NewerRecord,
+    /// No rule wants it, but the store was told to keep it.
+    Locked(Lock),
 }
 
 impl Reason {
@@ -98,6 +100,7 @@ impl Reason {
             Self::NewerManifest(_) => "newer-manifest",
             Self::UnreadableManifest => "unreadable-manifest",
             Self::NewerRecord => "newer-record",
+            Self::Locked(_) => "locked",
         }
     }
 }
@@ -123,6 +126,7 @@ impl fmt::Display for Reason {
             Self::NewerManifest(version) => write!(f, "manifest of newer version {version}"),
             Self::UnreadableManifest => f.write_str("its manifest cannot be read"),
             Self::NewerRecord => f.write_str("a newer program noted something beside it"),
+            Self::Locked(lock) => write!(f, "no rule wants it, but it is {lock}"),
         }
     }
 }

@@ -14,8 +14,11 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::task::yield_now;
 
-use super::{Attributes, Download, Error, Listed, Part, Store, Stored, Unfinished, Upload};
-use crate::domain::{catalog::Key, digest::Digests};
+use super::{
+    Attributes, Download, Error, Listed, Part, Safeguards, Store, Stored, Unfinished, Upload,
+    Version,
+};
+use crate::domain::{catalog::Key, digest::Digests, lock::Protection};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
@@ -34,13 +37,18 @@ pub enum Operation {
     Attributes,
     List,
     Delete,
+    Purge,
+    Protection,
+    Hold,
+    Versions,
+    Safeguards,
     Unfinished,
     Forget,
     Clock,
 }
 
 impl Operation {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 19] = [
         Self::Upload,
         Self::Write,
         Self::Finish,
@@ -52,6 +60,11 @@ impl Operation {
         Self::Attributes,
         Self::List,
         Self::Delete,
+        Self::Purge,
+        Self::Protection,
+        Self::Hold,
+        Self::Versions,
+        Self::Safeguards,
         Self::Unfinished,
         Self::Forget,
         Self::Clock,
@@ -219,6 +232,28 @@ impl Store for Flaky {
 
     async fn delete(&self, key: &Key) -> Result<(), Error> {
         self.script.run(Operation::Delete, key.as_str(), self.inner.delete(key)).await
+    }
+
+    async fn purge(&self, key: &Key) -> Result<(), Error> {
+        self.script.run(Operation::Purge, key.as_str(), self.inner.purge(key)).await
+    }
+
+    async fn protection(&self, key: &Key, version_id: Option<&str>) -> Result<Protection, Error> {
+        let action = self.inner.protection(key, version_id);
+        self.script.run(Operation::Protection, key.as_str(), action).await
+    }
+
+    async fn hold(&self, key: &Key, version_id: Option<&str>, is_held: bool) -> Result<(), Error> {
+        let action = self.inner.hold(key, version_id, is_held);
+        self.script.run(Operation::Hold, key.as_str(), action).await
+    }
+
+    async fn versions(&self, prefix: &str) -> Result<Vec<Version>, Error> {
+        self.script.run(Operation::Versions, prefix, self.inner.versions(prefix)).await
+    }
+
+    async fn safeguards(&self) -> Result<Safeguards, Error> {
+        self.script.run(Operation::Safeguards, "", self.inner.safeguards()).await
     }
 
     async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>, Error> {

@@ -10,12 +10,13 @@ use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 
 use super::{
-    Attributes, Download, Error, Listed, Part, Store, Stored, Unfinished, Upload,
-    received::Received,
+    Attributes, Download, Error, Listed, NO_LOCKS, NO_VERSIONS, Part, Safeguards, Store, Stored,
+    Unfinished, Upload, Version, received::Received,
 };
 use crate::domain::{
     catalog::Key,
     digest::{Crc64Nvme, Digests},
+    lock::Protection,
 };
 
 /// Clones share their content.
@@ -166,6 +167,27 @@ impl Store for Memory {
     async fn delete(&self, key: &Key) -> Result<(), Error> {
         self.content().objects.remove(key);
         Ok(())
+    }
+
+    async fn purge(&self, key: &Key) -> Result<(), Error> {
+        self.delete(key).await
+    }
+
+    async fn protection(&self, key: &Key, _: Option<&str>) -> Result<Protection, Error> {
+        self.object("look at", key).map(|_| Protection::default())
+    }
+
+    async fn hold(&self, key: &Key, _: Option<&str>, _: bool) -> Result<(), Error> {
+        Err(Error::Unsupported { attempt: attempt("hold", key), finding: NO_LOCKS })
+    }
+
+    async fn versions(&self, prefix: &str) -> Result<Vec<Version>, Error> {
+        let attempt = format!("list the versions of {prefix} in memory");
+        Err(Error::Unsupported { attempt, finding: NO_VERSIONS })
+    }
+
+    async fn safeguards(&self) -> Result<Safeguards, Error> {
+        Ok(Safeguards::default())
     }
 
     async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>, Error> {

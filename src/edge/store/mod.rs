@@ -2,6 +2,7 @@
 //!
 //! `tests/it/store_contract.rs` holds every implementation to the same contract.
 
+mod as_of;
 mod directory;
 mod flaky;
 mod memory;
@@ -18,13 +19,15 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::domain::{
     catalog::Key,
     digest::{Crc64Nvme, Digester, Digests},
+    lock::{Lock, Protection},
 };
 
 pub use self::{
+    as_of::AsOf,
     directory::Directory,
     flaky::{Fault, Flaky, Operation},
     memory::Memory,
-    s3::{Checksums, Encryption, S3, S3Settings},
+    s3::{Checksums, Encryption, LockOnPut, S3, S3Settings},
 };
 
 /// Bytes of a part in flight. Every part of an object but the last has this size, as S3 demands
@@ -33,6 +36,9 @@ pub const PART_BYTES: usize = 8 << 20;
 
 /// Keys that one listing may yield; more is an error, never a shortened answer.
 pub const LISTED_MAX: usize = 1_000_000;
+
+const NO_VERSIONS: &str = "the store keeps no versions";
+const NO_LOCKS: &str = "the store has no Object Lock";
 
 type Cause = Box<dyn error::Error + Send + Sync>;
 
@@ -57,6 +63,12 @@ pub enum Error {
         #[source]
         source: Cause,
     },
+    /// The store was told to keep it; nothing was deleted.
+    #[error("{attempt}: {lock}")]
+    Locked { attempt: String, lock: Lock },
+    /// This store has no such thing, or is looked at in a way that does not allow it.
+    #[error("{attempt}: {finding}")]
+    Unsupported { attempt: String, finding: &'static str },
     /// What arrived or lies there is not what was sent.
     #[error("{attempt}: {finding}")]
     Corrupt { attempt: String, finding: String },
@@ -112,6 +124,33 @@ pub struct Listed {
     pub modified: Timestamp,
 }
 
+/// One version of an object, or a marker that hides those before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    pub key: Key,
+    pub version_id: String,
+    pub is_marker: bool,
+    pub bytes: u64,
+    /// When it was written, by the store's clock.
+    pub modified: Timestamp,
+}
+
+/// What a store has against deleting and overwriting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Safeguards {
+    pub versions: Versioning,
+    pub object_lock: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Versioning {
+    #[default]
+    Never,
+    /// What was written before is still kept; what is overwritten or deleted from now on may be lost.
+    Suspended,
+    Enabled,
+}
+
 /// An upload that was begun and neither finished nor aborted, such as by a killed process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfinished {
@@ -134,7 +173,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Write a small object that must not exist yet. Readers see all of it or none of it.
     async fn create(&self, key: &Key, body: Bytes) -> Result<Stored, Error>;
 
-    /// Read a small object of at most `bytes_max` bytes; a larger one is [`Error::Corrupt`].
+    /// Read a small object of at most `bytes_max` bytes; a larger one is [`Error::Corrupt`]. Where the
+    /// store keeps versions, its first one: we overwrite nothing, so that a later one is not ours.
     async fn read(&self, key: &Key, bytes_max: usize) -> Result<Bytes, Error>;
 
     /// Read an object from its beginning, at that version where the store keeps versions.
@@ -152,8 +192,25 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// The distinct first parts of all keys, sorted: the sources that have something here.
     async fn folders(&self) -> Result<Vec<String>, Error>;
 
-    /// Deleting what is already gone is a success.
+    /// Deleting what is already gone is a success. Where the store keeps versions, the object is only
+    /// hidden; what is locked is left as it is, and [`Error::Locked`].
     async fn delete(&self, key: &Key) -> Result<(), Error>;
+
+    /// Delete an object with all its versions, for good. If one is locked, all stay as they are.
+    async fn purge(&self, key: &Key) -> Result<(), Error>;
+
+    /// What forbids deleting that version, or the current one. Nothing where the store has no locks.
+    async fn protection(&self, key: &Key, version_id: Option<&str>) -> Result<Protection, Error>;
+
+    /// Set or lift the legal hold of that version, or of the current one. Other stores than those with
+    /// Object Lock are [`Error::Unsupported`].
+    async fn hold(&self, key: &Key, version_id: Option<&str>, is_held: bool) -> Result<(), Error>;
+
+    /// All versions and markers below `prefix`, by key, of each key the newest first.
+    /// [`Error::Unsupported`] where the store keeps none.
+    async fn versions(&self, prefix: &str) -> Result<Vec<Version>, Error>;
+
+    async fn safeguards(&self) -> Result<Safeguards, Error>;
 
     /// Uploads below `prefix` that were begun and not ended.
     async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>, Error>;

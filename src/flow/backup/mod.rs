@@ -26,7 +26,7 @@ use self::{
 use super::{
     Context, catalog,
     prune::first_failure,
-    retention::{self, Act},
+    retention::{self, Act, Deletion},
     runs, sweep,
 };
 use crate::{
@@ -409,7 +409,7 @@ async fn apply_retention(task: &Task, lane: &Lane, context: &Context) -> Option<
     let (source, opened) = (&task.source.name, &lane.located.opened);
     let verdicts = context.unless_ended(retention::judge(opened, source, policy, context)).await;
     let result = match verdicts {
-        Ok(verdicts) => retention::apply(opened, source, verdicts, context).await,
+        Ok(verdicts) => retention::apply(opened, source, verdicts, Deletion::Hide, context).await,
         Err(failure) => Err(failure),
     };
     let (judged, failure) = match result {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::catalog::{self, Holding, Holdings, Located, Newest};
 use crate::{
-    cli::{Copy, Place},
+    cli::{Copy, Past, Place},
     domain::identity::{BackupId, SourceName},
     failure::Failure,
     flow::{Context, stores::Opened},
@@ -29,10 +29,12 @@ pub(super) async fn choose(
     let Copy { which, all, missing, to: _, from, source_name, adopt: _, dry_run: _ } = arguments;
     let place = Place { store: from.clone(), source_name: source_name.clone() };
     if !all && !missing {
-        let located = catalog::locate(which, Newest::Any, &place, settings, context).await?;
+        let located =
+            catalog::locate(which, Newest::Any, &place, Past::default(), settings, context).await?;
         return Ok(Chosen { backups: vec![located], there: 0, failure: None });
     }
-    let Holdings { sources, failure } = catalog::holdings(&place, None, settings, context).await?;
+    let Holdings { sources, failure } =
+        catalog::holdings(&place, Past::default(), None, settings, context).await?;
     let elsewhere = sources.into_iter().filter(|holding| holding.opened.name != to.name);
     let mut backups: BTreeMap<(SourceName, BackupId), Located> = BTreeMap::new();
     let mut held: BTreeMap<SourceName, BTreeSet<BackupId>> = BTreeMap::new();

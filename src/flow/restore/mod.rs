@@ -46,7 +46,7 @@ pub(super) async fn run(
         which = Which { backup: Some(unfinished.backup), latest: false, before: None };
     }
     let place_of = &arguments.place;
-    let locate = catalog::locate(&which, Newest::Good, place_of, settings, context);
+    let locate = catalog::locate(&which, Newest::Good, place_of, arguments.past, settings, context);
     let located = context.unless_ended(locate).await?;
     let manifest = context.unless_ended(catalog::read_manifest(&located)).await?;
     let identity = &arguments.identity;

@@ -11,6 +11,7 @@ mod encrypted;
 mod files;
 mod interrupted;
 mod live_aof;
+mod locked;
 mod resumed;
 mod s3;
 mod sentinel;

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use aws_sdk_s3::{
@@ -96,21 +97,43 @@ impl S3Server {
 
     pub fn create_bucket(&self, name: &str, is_versioned: bool) {
         let (client, name) = (self.client(), name.to_owned());
-        // On a thread of its own, for the caller may stand within a runtime, which must not be blocked on another.
-        let made = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(async {
-                client.create_bucket().bucket(&name).send().await.unwrap();
-                if is_versioned {
-                    let enabled = VersioningConfiguration::builder()
-                        .status(BucketVersioningStatus::Enabled)
-                        .build();
-                    let request = client.put_bucket_versioning().bucket(&name);
-                    request.versioning_configuration(enabled).send().await.unwrap();
-                }
-            });
+        run(async move {
+            client.create_bucket().bucket(&name).send().await.unwrap();
+            if is_versioned {
+                let enabled = VersioningConfiguration::builder()
+                    .status(BucketVersioningStatus::Enabled)
+                    .build();
+                let request = client.put_bucket_versioning().bucket(&name);
+                request.versioning_configuration(enabled).send().await.unwrap();
+            }
         });
-        made.join().expect("the bucket is made");
+    }
+
+    /// With Object Lock, and thereby with versions.
+    pub fn create_locked_bucket(&self, name: &str) {
+        let (client, name) = (self.client(), name.to_owned());
+        run(async move {
+            let create = client.create_bucket().bucket(&name);
+            create.object_lock_enabled_for_bucket(true).send().await.unwrap();
+        });
+    }
+
+    /// Of a version that was superseded or hidden this server tells when that was; S3 tells when it was
+    /// written. The version's id holds that moment too, and from here on it is told.
+    pub fn tell_when_versions_were_written(&self) {
+        let mut folders = vec![self.folder.path().join("versions")];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if let Some(written) =
+                    path.file_name().and_then(|name| ulid_time(name.to_str()?))
+                {
+                    fs::File::open(&path).unwrap().set_modified(written).unwrap();
+                }
+            }
+        }
     }
 
     /// A client with all rights, which trusts the server's certificate.
@@ -146,6 +169,23 @@ impl S3Server {
         self.process = Some(process);
         Ok(())
     }
+}
+
+/// The first ten letters of a ULID are its milliseconds since 1970, in base 32.
+fn ulid_time(id: &str) -> Option<SystemTime> {
+    let digits = id.get(..10).filter(|_| id.len() == 26)?.bytes();
+    let milliseconds = digits.into_iter().try_fold(0_u64, |sum, letter| {
+        let alphabet = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+        let digit = alphabet.iter().position(|known| *known == letter)?;
+        Some(sum * 32 + digit as u64)
+    })?;
+    Some(UNIX_EPOCH + Duration::from_millis(milliseconds))
+}
+
+/// On a thread of its own, for the caller may stand within a runtime, which must not be blocked on another.
+pub fn run<T: Send + 'static>(act: impl Future<Output = T> + Send + 'static) -> T {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    thread::spawn(move || runtime().block_on(act)).join().expect("the S3 server does it")
 }
 
 fn http_client(ca_file: &Path) -> aws_sdk_s3::config::SharedHttpClient {

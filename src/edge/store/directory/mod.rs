@@ -28,9 +28,10 @@ use self::{
     transfer::{DirectoryDownload, DirectoryUpload},
 };
 use super::{
-    Attributes, Download, Error, LISTED_MAX, Listed, Store, Stored, Unfinished, Upload, write_whole,
+    Attributes, Download, Error, LISTED_MAX, Listed, NO_LOCKS, NO_VERSIONS, Safeguards, Store,
+    Stored, Unfinished, Upload, Version, write_whole,
 };
-use crate::domain::catalog::Key;
+use crate::domain::{catalog::Key, lock::Protection};
 
 /// A folder below the root that no key can name: keys begin with the name of a source.
 const STAGING: &str = ".staging";
@@ -136,6 +137,28 @@ impl Store for Directory {
     async fn delete(&self, key: &Key) -> Result<(), Error> {
         let (root, path) = (self.root.clone(), self.path(key));
         blocking(move || delete(&root, &path)).await
+    }
+
+    async fn purge(&self, key: &Key) -> Result<(), Error> {
+        self.delete(key).await
+    }
+
+    async fn protection(&self, key: &Key, version_id: Option<&str>) -> Result<Protection, Error> {
+        self.attributes(key, version_id).await.map(|_| Protection::default())
+    }
+
+    async fn hold(&self, key: &Key, _: Option<&str>, _: bool) -> Result<(), Error> {
+        let attempt = format!("hold {}", self.path(key).display());
+        Err(Error::Unsupported { attempt, finding: NO_LOCKS })
+    }
+
+    async fn versions(&self, prefix: &str) -> Result<Vec<Version>, Error> {
+        let attempt = format!("list the versions of {}", self.root.join(prefix).display());
+        Err(Error::Unsupported { attempt, finding: NO_VERSIONS })
+    }
+
+    async fn safeguards(&self) -> Result<Safeguards, Error> {
+        Ok(Safeguards::default())
     }
 
     async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>, Error> {

@@ -54,6 +54,11 @@ impl S3Download {
         })
     }
 
+    /// The version that is read, where the store keeps versions.
+    pub(super) fn version_id(&self) -> Option<&str> {
+        self.version_id.as_deref()
+    }
+
     fn attempt(&self) -> String {
         format!("GetObject {} from byte {}", self.bucket.place(self.key.as_str()), self.at)
     }

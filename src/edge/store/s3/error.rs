@@ -5,11 +5,13 @@ use std::{error, fmt};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::{
     config::http::HttpResponse,
-    error::{ProvideErrorMetadata, SdkError},
+    error::{ProvideErrorMetadata, SdkError as AnySdkError},
     operation::RequestId,
 };
 
 use crate::edge::store::Error;
+
+pub(super) type SdkError<E> = AnySdkError<E, HttpResponse>;
 
 /// The request that was made; its Debug form is its name in S3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +25,13 @@ pub(super) enum Action {
     GetObject,
     DeleteObject,
     ListObjectsV2,
+    ListObjectVersions,
     ListMultipartUploads,
+    GetObjectRetention,
+    GetObjectLegalHold,
+    PutObjectLegalHold,
+    GetBucketVersioning,
+    GetObjectLockConfiguration,
 }
 
 /// What the server said.
@@ -52,14 +60,24 @@ impl Action {
             Self::PutObject
             | Self::CreateMultipartUpload
             | Self::UploadPart
-            | Self::CompleteMultipartUpload => "s3:PutObject",
+            | Self::CompleteMultipartUpload => {
+                "s3:PutObject, and s3:PutObjectRetention where `objectLock` is configured"
+            }
             Self::AbortMultipartUpload => "s3:AbortMultipartUpload",
             // Without the last, S3 calls a missing object forbidden.
             Self::HeadObject | Self::GetObject => {
                 "s3:GetObject, s3:GetObjectVersion and s3:ListBucket"
             }
-            Self::DeleteObject => "s3:DeleteObject",
+            Self::DeleteObject => {
+                "s3:DeleteObject, and s3:DeleteObjectVersion for deleting versions"
+            }
             Self::ListObjectsV2 => "s3:ListBucket",
+            Self::ListObjectVersions => "s3:ListBucketVersions",
+            Self::GetObjectRetention => "s3:GetObjectRetention",
+            Self::GetObjectLegalHold => "s3:GetObjectLegalHold",
+            Self::PutObjectLegalHold => "s3:PutObjectLegalHold",
+            Self::GetBucketVersioning => "s3:GetBucketVersioning",
+            Self::GetObjectLockConfiguration => "s3:GetBucketObjectLockConfiguration",
             Self::ListMultipartUploads => "s3:ListBucketMultipartUploads",
         }
     }
@@ -76,7 +94,13 @@ impl Action {
             | Self::AbortMultipartUpload
             | Self::DeleteObject
             | Self::ListObjectsV2
-            | Self::ListMultipartUploads => "kms:Decrypt",
+            | Self::ListObjectVersions
+            | Self::ListMultipartUploads
+            | Self::GetObjectRetention
+            | Self::GetObjectLegalHold
+            | Self::PutObjectLegalHold
+            | Self::GetBucketVersioning
+            | Self::GetObjectLockConfiguration => "kms:Decrypt",
         }
     }
 }
@@ -101,7 +125,7 @@ impl fmt::Display for Refusal {
 impl error::Error for Refusal {}
 
 /// The code of the server's answer; empty where none came.
-pub(super) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> &str {
+pub(super) fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> &str {
     let Some(service) = error.as_service_error() else { return "" };
     let status = error.raw_response().map_or(0, |response| response.status().as_u16());
     // An answer to HEAD has no body, and thereby no code.
@@ -114,7 +138,7 @@ pub(super) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -
 }
 
 /// Sort an error that remained after all retries by what the caller can do.
-pub(super) fn failed<E>(action: Action, place: &str, error: &SdkError<E, HttpResponse>) -> Error
+pub(super) fn failed<E>(action: Action, place: &str, error: &SdkError<E>) -> Error
 where
     E: ProvideErrorMetadata + RequestId + error::Error + Send + Sync + 'static,
 {
@@ -155,12 +179,12 @@ fn without_credentials(attempt: String, error: &CredentialsError) -> Error {
     Error::Denied { attempt, advice: advice.to_owned(), source: Some(source) }
 }
 
-fn unanswered<E>(attempt: String, error: &SdkError<E, HttpResponse>, texts: &[String]) -> Error {
+fn unanswered<E>(attempt: String, error: &SdkError<E>, texts: &[String]) -> Error {
     let mut text = quote(&texts.join(": "));
     let untrusted = texts.iter().any(|text| text.contains("invalid peer certificate"));
     let permanent = untrusted
-        || matches!(error, SdkError::ConstructionFailure(_))
-        || matches!(error, SdkError::DispatchFailure(failure) if failure.is_user());
+        || matches!(error, AnySdkError::ConstructionFailure(_))
+        || matches!(error, AnySdkError::DispatchFailure(failure) if failure.is_user());
     if untrusted {
         text.push_str("; name the authority that signed it as caFile");
     }

@@ -3,9 +3,15 @@
 mod client;
 mod download;
 mod error;
+mod lock;
 mod upload;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use aws_sdk_s3::{
@@ -25,9 +31,12 @@ use self::{
     upload::S3Upload,
 };
 use super::{
-    Attributes, Download, Error, LISTED_MAX, Listed, Store, Stored, Unfinished, Upload, write_whole,
+    Attributes, Download, Error, LISTED_MAX, Listed, Safeguards, Store, Stored, Unfinished, Upload,
+    Version, write_whole,
 };
-use crate::domain::catalog::Key;
+use crate::domain::{catalog::Key, lock::Protection};
+
+pub use self::lock::LockOnPut;
 
 /// Everything about a bucket but its credentials, which come from AWS's usual chain: environment,
 /// profile, SSO, process, web identity, container, instance.
@@ -48,6 +57,8 @@ pub struct S3Settings {
     pub storage_class: Option<String>,
     pub encryption: Option<Encryption>,
     pub checksums: Checksums,
+    /// For every object that is written. The bucket must have Object Lock, and S3 asks for checksums then.
+    pub lock: Option<LockOnPut>,
     /// Of the run that writes, noted in each object's metadata for people.
     pub run: String,
     /// Tries of each request, the first one included.
@@ -90,6 +101,7 @@ impl S3Settings {
             storage_class: None,
             encryption: None,
             checksums: Checksums::default(),
+            lock: None,
             run: String::new(),
             attempts_max: 8,
             backoff_max: Duration::from_secs(20),
@@ -108,11 +120,13 @@ pub struct S3 {
 struct Bucket {
     client: Client,
     settings: S3Settings,
+    /// Set once the bucket has said that it knows no locks.
+    lockless: OnceLock<()>,
 }
 
 impl fmt::Debug for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client: _, settings } = self;
+        let Self { client: _, settings, lockless: _ } = self;
         f.debug_tuple("Bucket").field(settings).finish()
     }
 }
@@ -131,7 +145,23 @@ impl S3 {
         let prefix = settings.prefix.trim_matches('/');
         settings.prefix = prefix.to_owned();
         let client = client::connect(&settings, credentials).await?;
-        Ok(Self { bucket: Arc::new(Bucket { client, settings }) })
+        Ok(Self { bucket: Arc::new(Bucket { client, settings, lockless: OnceLock::new() }) })
+    }
+
+    /// An object as it was when its key was new.
+    async fn first(&self, key: &Key) -> Result<S3Download, Error> {
+        let newest = S3Download::begin(Arc::clone(&self.bucket), key.clone(), None).await?;
+        // None where versions were never on.
+        let Some(id) = newest.version_id() else { return Ok(newest) };
+        match self.bucket.first_version(key).await? {
+            Some(first) if first != id => {
+                let place = self.bucket.place(key.as_str());
+                tracing::warn!("{place} was overwritten by somebody; its first version is read");
+                let bucket = Arc::clone(&self.bucket);
+                S3Download::begin(bucket, key.clone(), Some(&first)).await
+            }
+            Some(_) | None => Ok(newest),
+        }
     }
 }
 
@@ -220,7 +250,7 @@ impl Store for S3 {
     }
 
     async fn read(&self, key: &Key, bytes_max: usize) -> Result<Bytes, Error> {
-        let mut download = S3Download::begin(Arc::clone(&self.bucket), key.clone(), None).await?;
+        let mut download = self.first(key).await?;
         let mut body = BytesMut::new();
         while let Some(piece) = download.next().await? {
             if body.len() + piece.len() > bytes_max {
@@ -308,14 +338,27 @@ impl Store for S3 {
     }
 
     async fn delete(&self, key: &Key) -> Result<(), Error> {
-        let bucket = &self.bucket;
-        let delete = bucket.client.delete_object().bucket(bucket.name());
-        match delete.key(bucket.full(key.as_str())).send().await {
-            Err(error) if error::code(&error) == "NoSuchKey" => Ok(()),
-            deleted => deleted
-                .map(drop)
-                .map_err(|error| failed(Action::DeleteObject, &bucket.place(key.as_str()), &error)),
-        }
+        self.bucket.delete(key).await
+    }
+
+    async fn purge(&self, key: &Key) -> Result<(), Error> {
+        self.bucket.purge(key).await
+    }
+
+    async fn protection(&self, key: &Key, version_id: Option<&str>) -> Result<Protection, Error> {
+        self.bucket.protection(key, version_id).await
+    }
+
+    async fn hold(&self, key: &Key, version_id: Option<&str>, is_held: bool) -> Result<(), Error> {
+        self.bucket.hold(key, version_id, is_held).await
+    }
+
+    async fn versions(&self, prefix: &str) -> Result<Vec<Version>, Error> {
+        self.bucket.versions(prefix).await
+    }
+
+    async fn safeguards(&self) -> Result<Safeguards, Error> {
+        self.bucket.safeguards().await
     }
 
     async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>, Error> {

@@ -16,7 +16,7 @@ use aws_sdk_s3::{
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{
-    Bucket, Encryption,
+    Bucket, Encryption, LockOnPut,
     error::{Action, code, failed},
     length,
 };
@@ -70,6 +70,8 @@ macro_rules! with_object_settings {
             .set_storage_class(settings.storage_class.as_deref().map(StorageClass::from))
             .set_server_side_encryption(encryption)
             .set_ssekms_key_id(key_id)
+            .set_object_lock_mode(settings.lock.map(LockOnPut::mode))
+            .set_object_lock_retain_until_date(settings.lock.map(LockOnPut::until))
     }};
 }
 
@@ -259,6 +261,8 @@ impl Upload for S3Upload {
                 | Error::AlreadyExists { .. }
                 | Error::Denied { .. }
                 | Error::Full { .. }
+                | Error::Locked { .. }
+                | Error::Unsupported { .. }
                 | Error::Corrupt { .. }
                 | Error::Permanent { .. },
             ) => {
