@@ -1,7 +1,7 @@
 //! Command line arguments. Types only: no default that depends on the world, no logic.
 #![expect(clippy::doc_markdown, reason = "help shows URLs as a person types them")]
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
@@ -102,6 +102,8 @@ pub enum Verb {
     Inspect(Inspect),
     /// Try the whole path of a backup and name the fix for each finding.
     Check(Check),
+    /// Take the backups of the config's schedules until it is told to end; tell health and metrics by HTTP.
+    Serve(Serve),
     /// Print the JSON Schema of the config file.
     Schema,
     /// Print the completions of a shell.
@@ -188,7 +190,7 @@ pub struct Past {
     pub as_of: Option<Timestamp>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Backup {
     /// Sources of the config file; all of them when none is named.
     #[arg(value_name = "SOURCE", conflicts_with_all = ["schedule", "source_url"])]
@@ -518,6 +520,13 @@ pub struct Check {
     pub source: AdHocSource,
     #[command(flatten)]
     pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Address and port of health and metrics, such as 0.0.0.0:8080 [default: `serve.listen`, else 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]

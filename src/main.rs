@@ -45,7 +45,10 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> ExitCode {
-    let (output, progress) = (cli.global.output, Progress::detect());
+    // A service tells what it does by its log, also on a terminal.
+    let is_service = matches!(cli.verb, Verb::Serve(_));
+    let progress = if is_service { Progress::quiet() } else { Progress::detect() };
+    let output = cli.global.output;
     telemetry::install(&cli.global, &progress, environment("RUST_LOG").as_deref(), now);
     // One provider for Redis and S3, chosen before the first client could choose another.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use croner::Cron;
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 /// A cron expression of five fields as Kubernetes reads them, in a time zone.
 #[derive(Clone, Debug)]
@@ -61,6 +61,14 @@ impl Timetable {
         let now = now.to_zoned(self.timezone.clone());
         let due = self.cron.find_next_occurrence(&now, false).ok()?;
         Some(due.timestamp())
+    }
+
+    /// The least time between two moments of those that a year shows, of the first hundred at most.
+    pub fn least_gap(&self) -> Option<SignedDuration> {
+        let next = |moment: &Timestamp| self.next_due(*moment);
+        let moments = std::iter::successors(self.next_due(Timestamp::UNIX_EPOCH), next);
+        let moments: Vec<Timestamp> = moments.take(100).collect();
+        moments.windows(2).map(|pair| pair[1].duration_since(pair[0])).min()
     }
 }
 

@@ -16,6 +16,7 @@ mod prune;
 mod restore;
 mod retention;
 mod runs;
+mod serve;
 mod show;
 mod standing;
 mod stores;
@@ -160,6 +161,7 @@ pub async fn run(cli: Cli, context: &Context) -> Result<Outcome, Failure> {
         Verb::Check(arguments) => {
             context.unless_ended(check::run(&arguments, &settings(), context)).await
         }
+        Verb::Serve(arguments) => serve::run(&arguments, settings()?, context).await,
         Verb::Schema => texts::schema(),
         Verb::Completions(arguments) => Ok(texts::completions(arguments.shell)),
         Verb::Man => texts::manual(),

@@ -10,6 +10,7 @@ use serde::{
 };
 
 use crate::domain::{
+    agenda::Lapse,
     archive::Codec,
     capture::{MethodChoice, PrimaryUse},
     identity::{ScheduleName, SourceName, StoreName},
@@ -40,6 +41,9 @@ pub struct Config {
     pub retention: Retention,
     /// How encrypted backups are read. Who only takes backups must not have it.
     pub encryption: Option<Decryption>,
+    /// What `redis-backup serve` needs besides.
+    #[serde(default)]
+    pub serve: Serve,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -244,6 +248,15 @@ pub struct Schedule {
     pub stores: Vec<ScheduleStore>,
     /// What is kept in every store that says nothing else; without it nothing ever expires.
     pub keep: Option<Keep>,
+    /// `serve` spreads its starts over so long after their moments, such as `5m`.
+    #[schemars(with = "Option<String>")]
+    pub jitter: Option<Lapse>,
+    /// `serve` gives a moment up that passed so long ago, such as `30m`; without it, only when the next one comes.
+    #[schemars(with = "Option<String>")]
+    pub start_deadline: Option<Lapse>,
+    /// How far `serve` proves each backup once it is taken.
+    #[serde(default)]
+    pub verify: VerifyAfter,
 }
 
 /// `disk`, or `{store: disk, keep: {last: 7}}`.
@@ -305,6 +318,28 @@ pub enum CaptureKind {
     Rdb,
     /// The append-only files; they need `dataDir`.
     Aof,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum VerifyAfter {
+    None,
+    /// Sizes and checksums as the store tells them.
+    #[default]
+    Stored,
+    /// Every byte read back.
+    Content,
+    /// Content, and a throw-away server loads it.
+    Load,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Serve {
+    /// Address and port of health and metrics, such as `0.0.0.0:8080`; `127.0.0.1:8080` when absent.
+    pub listen: Option<String>,
+    /// Backups of different sources that run at the same time; 2 when absent.
+    pub backups_at_once: Option<u32>,
 }
 
 fn utc() -> String {

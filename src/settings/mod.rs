@@ -4,14 +4,18 @@ mod config;
 mod encryption;
 mod error;
 mod place;
+mod schedule;
 mod secret;
 mod store_text;
 
 use std::{
     collections::BTreeMap,
     fmt,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
+
+use jiff::SignedDuration;
 
 use self::place::Places;
 pub use self::{
@@ -26,7 +30,8 @@ use crate::{
     domain::{
         archive::{Codec, Recipients},
         capture::{Forms, MethodChoice, PrimaryUse},
-        identity::{MANUAL, ScheduleName, SourceName, StoreName},
+        identity::{ScheduleName, SourceName, StoreName},
+        record::Level,
         retention::{self, Keep, Policy},
         schedule::Timetable,
         secret::Secret,
@@ -44,6 +49,8 @@ const CAPTURES_AT_ONCE: usize = 2;
 
 /// S3 knows no longer retention.
 const LOCK_DAYS_MAX: u32 = 36_500;
+/// Each source forks by itself; more at once only share the network of this machine.
+const BACKUPS_AT_ONCE: usize = 2;
 
 /// What a spool may take of a disk when no config says so.
 const SPOOL_BYTES_MAX: u64 = 8 << 30;
@@ -59,6 +66,7 @@ pub type Environment<'a> = &'a (dyn Fn(&str) -> Option<String> + Sync);
 pub struct Settings {
     config: Config,
     schedules: BTreeMap<ScheduleName, Schedule>,
+    serve: Serve,
     /// None without a config file.
     file: Option<File>,
 }
@@ -137,6 +145,24 @@ pub struct Schedule {
     pub timetable: Timetable,
     pub forms: Forms,
     pub stores: Vec<ScheduleStore>,
+    pub jitter: SignedDuration,
+    pub start_deadline: Option<SignedDuration>,
+    /// How far the service proves each backup.
+    pub verify: Option<Level>,
+}
+
+/// The service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serve {
+    pub listen: SocketAddr,
+    pub backups_at_once: usize,
+}
+
+/// Nothing of it is meant for others, but it tells names: who wants them elsewhere says so.
+impl Default for Serve {
+    fn default() -> Self {
+        Self { listen: ([127, 0, 0, 1], 8080).into(), backups_at_once: BACKUPS_AT_ONCE }
+    }
 }
 
 /// Where a schedule's backups go, and which of them stay there.
@@ -194,11 +220,13 @@ impl Settings {
         }
         let mut schedules = BTreeMap::new();
         for (name, schedule) in &config.schedules {
-            let checked = check_schedule(&config, name, schedule)
+            let checked = schedule::check(&config, name, schedule)
                 .map_err(|(key, finding)| (format!("schedules.{name}.{key}"), finding))?;
             schedules.insert(name.clone(), checked);
         }
-        Ok(Self { config, schedules, file: None })
+        let serve = schedule::check_serve(&config.serve)
+            .map_err(|(key, finding)| (format!("serve.{key}"), finding))?;
+        Ok(Self { config, schedules, serve, file: None })
     }
 
     pub fn source_names(&self) -> Vec<SourceName> {
@@ -309,6 +337,10 @@ impl Settings {
 
     pub fn schedules(&self) -> impl Iterator<Item = &Schedule> {
         self.schedules.values()
+    }
+
+    pub const fn serve(&self) -> &Serve {
+        &self.serve
     }
 
     /// A store by its name in the config, or by the text itself when it is a path or URL.
@@ -474,79 +506,6 @@ fn check_lock(s3: &S3) -> Result<(), (&'static str, &'static str)> {
             "S3 takes no locked object without a checksum; leave `checksums: when-required` out",
         )),
     }
-}
-
-fn check_schedule(
-    config: &Config,
-    name: &ScheduleName,
-    schedule: &config::Schedule,
-) -> Result<Schedule, Finding> {
-    let config::Schedule { source, cron, timezone, capture, stores, keep } = schedule;
-    if name.as_str() == MANUAL {
-        return Err((
-            "source",
-            "the name `manual` is that of backups without a schedule".to_owned(),
-        ));
-    }
-    let timetable = Timetable::new(cron, timezone).map_err(|error| {
-        let key = if matches!(error, crate::domain::schedule::Error::Expression { .. }) {
-            "cron"
-        } else {
-            "timezone"
-        };
-        (key, error.to_string())
-    })?;
-    if !config.sources.contains_key(source) {
-        return Err(("source", error::unknown("source", source.as_str(), config.sources.keys())));
-    }
-    if capture.is_empty() {
-        return Err(("capture", "nothing is named to capture; write `capture: [rdb]`".to_owned()));
-    }
-    let forms = forms(capture);
-    let has_files =
-        |source: &config::Source| source.data_dir.is_some() || !source.data_dirs.is_empty();
-    if forms.aof && !config.sources.get(source).is_some_and(has_files) {
-        return Err((
-            "capture",
-            format!(
-                "`aof` needs `dataDir` of source {source}: append-only files are read from there"
-            ),
-        ));
-    }
-    if stores.is_empty() || stores.len() > STORES_MAX {
-        let count = stores.len();
-        return Err((
-            "stores",
-            format!(
-                "{count} stores are named; a schedule has 1 to {STORES_MAX}, and `copy` fills more"
-            ),
-        ));
-    }
-    for (index, entry) in stores.iter().enumerate() {
-        let store = &entry.store;
-        if !config.stores.contains_key(store) {
-            return Err(("stores", error::unknown("store", store.as_str(), config.stores.keys())));
-        }
-        if stores.iter().take(index).any(|other| other.store == *store) {
-            return Err(("stores", format!("store `{store}` is named twice")));
-        }
-    }
-    let rules = stores.iter().map(|entry| ("stores", &entry.keep)).chain([("keep", keep)]);
-    for (key, rule) in rules {
-        if rule.as_ref().is_some_and(Keep::wants_nothing) {
-            return Err((key, "`keep` names no rule, which would expire everything; write one, such as `{last: 7}`, or leave it out to keep all".to_owned()));
-        }
-    }
-    let stores = stores.iter().map(|entry| ScheduleStore {
-        store: entry.store.clone(),
-        keep: entry.keep.clone().or_else(|| keep.clone()),
-    });
-    let stores = stores.collect();
-    Ok(Schedule { name: name.clone(), source: source.clone(), timetable, forms, stores })
-}
-
-fn forms(capture: &[CaptureKind]) -> Forms {
-    Forms { rdb: capture.contains(&CaptureKind::Rdb), aof: capture.contains(&CaptureKind::Aof) }
 }
 
 fn resolve_source(

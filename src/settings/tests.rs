@@ -59,6 +59,24 @@ fn a_schedule_keeps_what_it_says_unless_a_store_says_otherwise() {
 }
 
 #[test]
+fn a_service_listens_on_the_loopback_and_proves_what_is_stored_unless_told_otherwise() {
+    let daily = |settings: &Settings| settings.schedule(&"daily".parse().unwrap()).unwrap().clone();
+    let settings = parse(GOOD).unwrap();
+    assert_eq!(settings.serve(), &Serve::default());
+    assert!(settings.serve().listen.ip().is_loopback());
+    assert_eq!(daily(&settings).verify, Some(Level::Stored));
+    assert_eq!(daily(&settings).jitter, SignedDuration::ZERO);
+    let more = "stores: [s3], jitter: 5m, startDeadline: 1h, verify: none";
+    let serve = "\nserve: {listen: '[::]:9000', backupsAtOnce: 3}\n";
+    let settings = parse(&(GOOD.replace("stores: [s3]", more) + serve)).unwrap();
+    let daily = daily(&settings);
+    assert_eq!((daily.jitter, daily.verify), (SignedDuration::from_mins(5), None));
+    assert_eq!(daily.start_deadline, Some(SignedDuration::from_hours(1)));
+    assert_eq!(settings.serve().listen, "[::]:9000".parse().unwrap());
+    assert_eq!(settings.serve().backups_at_once, 3);
+}
+
+#[test]
 fn a_policy_is_that_of_one_source_in_one_store() {
     let text = GOOD.replace("stores: [s3]", "stores: [s3], keep: {last: 3}");
     let settings = parse(&format!("{text}\nkeepManual: 30d\n")).unwrap();
@@ -137,6 +155,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("stores: [s3]", "stores: [{store: s3, keep: {}}]", "schedules.daily.stores: `keep` names no"),
     ("stores: [s3]", "stores: [{stor: s3}]", "unknown key `stor`; did you mean `store`?"),
     ("stores: [s3]", "stores: [s3], keep: {within: soon}", "\"soon\" is no length of time"),
+    ("stores: [s3]", "stores: [s3], jitter: 5", "\"5\" is no length of time of at most a day"),
+    ("stores: [s3]", "stores: [s3], startDeadline: 2d", "redis-backup.yaml:16:"),
+    ("stores: [s3]", "stores: [s3], verify: all", "unknown value `all`"),
+    ("stores:\n", "serve: {listen: '8080'}\nstores:\n", "serve.listen: \"8080\" is no address"),
+    ("stores:\n", "serve: {backupsAtOnce: 0}\nstores:\n", "serve.backupsAtOnce: 0 backs up"),
     ("stores:\n", "stores: 5\nstore:\n", "redis-backup.yaml:12:"),
     ("  cache:", "  Cache:", "source name \"Cache\""),
 ];

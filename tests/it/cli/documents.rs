@@ -41,7 +41,9 @@ fn the_config_of_the_readme_is_good_and_the_schema_knows_all_of_its_keys() {
         .keys()
         .map(String::as_str)
         .collect();
-    assert_eq!(names, ["encryption", "keepManual", "retention", "schedules", "sources", "stores"]);
+    let expected =
+        ["encryption", "keepManual", "retention", "schedules", "serve", "sources", "stores"];
+    assert_eq!(names, expected);
     let schema = schema.to_string();
     for key in
         ["nodes", "passwordFrom", "caFile", "primary", "spool", "bytesMax", "codec", "cron", "keep"]

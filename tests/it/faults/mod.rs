@@ -8,6 +8,7 @@ mod kill_restore;
 mod matrix;
 mod prune;
 mod real;
+mod serve;
 mod signals;
 mod stores;
 mod stores_matrix;

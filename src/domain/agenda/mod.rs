@@ -1,8 +1,15 @@
 //! What is due now, by timetable, clock and what is known of earlier runs. Decides; remembers nothing.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+pub mod queue;
+
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    str::FromStr,
+};
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Deserializer, de};
 
 use super::{identity::ScheduleName, schedule::Timetable};
 
@@ -51,6 +58,46 @@ pub enum Due {
     Never,
 }
 
+/// A length of time by the clock, longer than nothing and at most a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lapse(SignedDuration);
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no length of time of at most a day: write `90s`, `5m` or `1h`")]
+pub struct NotALapse {
+    text: String,
+}
+
+impl Lapse {
+    pub const fn duration(self) -> SignedDuration {
+        self.0
+    }
+}
+
+impl FromStr for Lapse {
+    type Err = NotALapse;
+
+    fn from_str(text: &str) -> Result<Self, NotALapse> {
+        let is_fit = |lapse: &SignedDuration| {
+            lapse.is_positive() && *lapse <= SignedDuration::from_hours(24)
+        };
+        let lapse = text.parse::<SignedDuration>().ok().filter(is_fit);
+        lapse.map(Self).ok_or_else(|| NotALapse { text: text.to_owned() })
+    }
+}
+
+impl fmt::Display for Lapse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Lapse {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
 /// The moment that an entry owes at `now`, and when it can be started.
 #[derive(Clone, Copy, Debug)]
 struct Owed {
@@ -68,11 +115,14 @@ impl Entry {
     }
 
     /// Whether a backup that the schedule meant to have by now is missing.
-    pub fn is_overdue(&self, past: &Past, now: Timestamp) -> bool {
-        let meant_by = now.checked_sub(OVERDUE_AFTER + self.jitter).ok();
-        let meant = meant_by.and_then(|moment| self.timetable.last_due(moment));
+    pub fn is_overdue(&self, past: &Past, watched_since: Timestamp, now: Timestamp) -> bool {
+        let Ok(meant_by) = now.checked_sub(OVERDUE_AFTER + self.jitter) else { return false };
+        let meant = self.timetable.last_due(meant_by);
         // Before the first backup there is no telling when the schedule was made.
-        past.done.is_some() && meant > past.done
+        match past.done {
+            Some(done) => meant.is_some_and(|meant| meant > done),
+            None => meant.is_some() && watched_since <= meant_by,
+        }
     }
 
     /// The newest moment that has begun is owed; the one before it ended when it began.
@@ -190,6 +240,16 @@ mod tests {
     }
 
     #[test]
+    fn a_lapse_is_longer_than_nothing_and_no_longer_than_a_day() {
+        let lapse = |text: &str| text.parse::<Lapse>().map(Lapse::duration);
+        assert_eq!(lapse("5m"), Ok(SignedDuration::from_mins(5)));
+        assert_eq!(lapse("1h 30m"), Ok(SignedDuration::from_mins(90)));
+        for text in ["", "0s", "-5m", "5", "25h", "soon"] {
+            assert!(lapse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
     fn a_start_deadline_gives_a_moment_up() {
         let entry = Entry {
             start_deadline: Some(SignedDuration::from_mins(30)),
@@ -205,10 +265,14 @@ mod tests {
     fn a_backup_is_overdue_an_hour_after_its_moment() {
         let entry = entry("0 2 * * *", "UTC", 10);
         let past = done("2026-11-19T02:00:00Z");
-        assert!(!entry.is_overdue(&past, at("2026-11-20T03:09:59Z")));
-        assert!(entry.is_overdue(&past, at("2026-11-20T03:10:00Z")));
-        assert!(!entry.is_overdue(&done("2026-11-20T02:00:00Z"), at("2026-11-20T04:00:00Z")));
-        assert!(!entry.is_overdue(&Past::default(), at("2026-11-20T04:00:00Z")));
+        let since = at("2026-11-20T01:00:00Z");
+        let is_overdue = |past: &Past, now: &str| entry.is_overdue(past, since, at(now));
+        assert!(!is_overdue(&past, "2026-11-20T03:09:59Z"));
+        assert!(is_overdue(&past, "2026-11-20T03:10:00Z"));
+        assert!(!is_overdue(&done("2026-11-20T02:00:00Z"), "2026-11-20T04:00:00Z"));
+        // What was never backed up is overdue once it was watched for so long.
+        assert!(!is_overdue(&Past::default(), "2026-11-20T02:09:59Z"));
+        assert!(is_overdue(&Past::default(), "2026-11-20T02:10:00Z"));
     }
 
     /// Every moment of a year, found by walking forward, while what is tested looks back.
