@@ -60,7 +60,7 @@ fn a_replica_killed_while_it_is_captured_is_replaced_by_the_other() {
     group.nodes.replicas[captured].kill9();
     let run = Run::of(&backup.wait_with_output().unwrap());
     assert_eq!(run.exit, Some(0), "{run:#?}");
-    assert!(run.stderr.contains("trying the next node"), "{run:#?}");
+    assert!(run.stderr.contains("trying the next way"), "{run:#?}");
     is_whole_or_absent(&tool, &run);
 }
 
