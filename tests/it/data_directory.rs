@@ -22,7 +22,10 @@ use redis_backup::{
 };
 use tempfile::TempDir;
 
-use crate::throw_away::{Server, installed, rdb_with};
+use crate::{
+    faults::tally::Tally,
+    throw_away::{Server, installed, rdb_with},
+};
 
 /// More than any operation has.
 const ACTS_MAX: usize = 200;
@@ -231,6 +234,8 @@ fn at_every_act(
 
 #[test]
 fn a_killed_restore_leaves_the_old_or_the_new_dataset_and_goes_on() {
+    let mut tally =
+        Tally::of("restore into a data directory", "stopped before each act on the disk");
     for case in cases(TEXT) {
         let wanted = case.restore(TEXT);
         let old = case.starts_from(case.lay_out().path());
@@ -243,10 +248,12 @@ fn a_killed_restore_leaves_the_old_or_the_new_dataset_and_goes_on() {
                 restore(dir, &wanted, TEXT, Acts::default()).unwrap();
                 assert_eq!(case.starts_from(dir), TEXT.new, "{}, {count} acts", case.title());
                 assert_eq!(state(dir).unwrap().unwrap().phase, Phase::Swapped);
+                tally.add(found == TEXT.new);
             },
         );
         assert!(acts > 8, "{acts} acts are too few to prove anything");
     }
+    tally.write();
 }
 
 #[test]
@@ -269,6 +276,7 @@ fn a_restore_killed_anywhere_is_undone_exactly() {
 
 #[test]
 fn a_killed_undo_leaves_the_old_or_the_new_dataset_and_goes_on() {
+    let mut tally = Tally::of("restore --undo", "stopped before each act on the disk");
     for case in cases(TEXT) {
         let wanted = case.restore(TEXT);
         let laid_out = case.lay_out();
@@ -286,13 +294,16 @@ fn a_killed_undo_leaves_the_old_or_the_new_dataset_and_goes_on() {
                 assert!(found == old || found == TEXT.new, "{}, {count} acts", case.title());
                 undo(dir, Acts::default()).unwrap();
                 assert_eq!(tree(dir), before, "{}, {count} acts", case.title());
+                tally.add(found == old);
             },
         );
     }
+    tally.write();
 }
 
 #[test]
 fn a_killed_finish_keeps_the_new_dataset_and_goes_on() {
+    let mut tally = Tally::of("restore --finish", "stopped before each act on the disk");
     for case in cases(TEXT) {
         let wanted = case.restore(TEXT);
         let restored = || {
@@ -315,9 +326,11 @@ fn a_killed_finish_keeps_the_new_dataset_and_goes_on() {
                     ..case
                 };
                 assert_eq!(unused.starts_from(dir), b"", "{}, {count} acts", case.title());
+                tally.held();
             },
         );
     }
+    tally.write();
 }
 
 #[test]

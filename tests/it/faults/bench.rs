@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
@@ -340,21 +340,53 @@ pub fn run(command: &mut Command) -> Ended {
     }
 }
 
-/// Starts the program and kills it after that time, unless it has ended by then. Whether it was killed.
-pub fn run_and_kill(command: &mut Command, after: Duration) -> bool {
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    thread::sleep(after);
-    child.kill().unwrap();
-    child.wait().unwrap().code().is_none()
+/// Moments within and a little beyond the time that a run takes, which is learnt anew from each run that
+/// ends before its moment: a machine that was busy when the time was taken calms down.
+#[derive(Debug)]
+pub struct Moments {
+    within: Duration,
+    chance: SmallRng,
 }
 
-/// Moments within and a little beyond a time. The seed is printed, and taken from `FAULTS_SEED` when that is set.
-pub fn moments(what: &str, within: Duration, count: usize) -> Vec<Duration> {
-    let given = env::var("FAULTS_SEED").ok().map(|seed| seed.parse().unwrap());
-    let seed: u64 = given.unwrap_or_else(rand::random);
-    eprintln!("{what}: FAULTS_SEED={seed}, {count} moments within {within:?}");
-    let mut chance = SmallRng::seed_from_u64(seed);
-    (0..count).map(|_| within.mul_f64(chance.random_range(0.0..1.1))).collect()
+impl Moments {
+    /// The seed is printed, and taken from `FAULTS_SEED` when that is set.
+    pub fn new(what: &str, within: Duration) -> Self {
+        let given = env::var("FAULTS_SEED").ok().map(|seed| seed.parse().unwrap());
+        let seed: u64 = given.unwrap_or_else(rand::random);
+        eprintln!("{what}: FAULTS_SEED={seed}, moments within {within:?}");
+        Self { within, chance: SmallRng::seed_from_u64(seed) }
+    }
+
+    /// Anywhere in a run.
+    pub fn anywhere(&mut self) -> Duration {
+        self.within.mul_f64(self.chance.random_range(0.0..1.1))
+    }
+
+    /// In its last fifth.
+    pub fn late(&mut self) -> Duration {
+        self.within.mul_f64(self.chance.random_range(0.8..1.02))
+    }
+
+    /// Waits for the moment. Whether the run goes on until then.
+    pub fn wait(&mut self, child: &mut Child, moment: Duration) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < moment {
+            if child.try_wait().unwrap().is_some() {
+                self.within = self.within.min(begun.elapsed());
+                return false;
+            }
+            thread::sleep(Duration::from_millis(2).min(moment));
+        }
+        true
+    }
+
+    /// Starts the program and kills it at the moment, unless it has ended by then. Whether it was killed.
+    pub fn run_and_kill(&mut self, command: &mut Command, moment: Duration) -> bool {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        self.wait(&mut child, moment);
+        child.kill().unwrap();
+        child.wait().unwrap().code().is_none()
+    }
 }
 
 pub fn entries(folder: &Path) -> Vec<PathBuf> {

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use super::bench::{Bench, LONG_AGO, Place, SOURCE, digest, moments, run_and_kill};
+use super::{
+    bench::{Bench, LONG_AGO, Moments, Place, SOURCE, digest},
+    tally::Tally,
+};
 
 /// Of each store.
 const KILLS: usize = 30;
@@ -12,24 +15,33 @@ const VALUES: usize = 260;
 
 #[test]
 fn a_killed_backup_into_a_directory_is_whole_or_absent() {
-    kill_again_and_again(&Bench::new(Place::directory(), VALUES));
+    let tally = Tally::of("backup into a directory", "`kill -9` at a random moment");
+    kill_again_and_again(&Bench::new(Place::directory(), VALUES), tally);
 }
 
 #[test]
 fn a_killed_backup_into_s3_is_whole_or_absent() {
-    kill_again_and_again(&Bench::new(Place::s3(), VALUES));
+    let tally = Tally::of("backup into S3", "`kill -9` at a random moment");
+    kill_again_and_again(&Bench::new(Place::s3(), VALUES), tally);
 }
 
-fn kill_again_and_again(bench: &Bench) {
+fn kill_again_and_again(bench: &Bench, mut tally: Tally) {
     let before = digest(&bench.source);
     bench.back_up();
     let took = bench.back_up_timed();
     let mut proven = BTreeSet::new();
     let mut killed = 0;
-    for (index, moment) in moments("kill -9 of backup", took, KILLS).into_iter().enumerate() {
-        killed += usize::from(run_and_kill(&mut bench.backup(), moment));
+    let mut moments = Moments::new("kill -9 of backup", took);
+    for index in 0..KILLS {
+        let moment = moments.anywhere();
+        let is_killed = moments.run_and_kill(&mut bench.backup(), moment);
+        killed += usize::from(is_killed);
+        let listed_before = proven.len();
         bench.assert_listed_are_whole(&mut proven);
         assert_eq!(digest(&bench.source), before, "the source changed");
+        if is_killed {
+            tally.add(proven.len() > listed_before);
+        }
         if index % 6 == 5 {
             let backup = bench.back_up();
             bench.assert_listed_are_whole(&mut proven);
@@ -37,8 +49,8 @@ fn kill_again_and_again(bench: &Bench) {
         }
     }
     assert!(killed > KILLS / 4, "only {killed} of {KILLS} runs were still there to be killed");
-    eprintln!("{killed} kills, {} backups whole", proven.len());
     leftovers_are_swept_when_they_are_old(bench, &mut proven);
+    tally.write();
 }
 
 fn leftovers_are_swept_when_they_are_old(bench: &Bench, proven: &mut BTreeSet<String>) {

@@ -4,7 +4,10 @@ use std::{path::Path, process::Command};
 
 use tempfile::TempDir;
 
-use super::bench::{Bench, Place, digest, fill, moments, on_disk, run, run_and_kill};
+use super::{
+    bench::{Bench, Moments, Place, digest, fill, on_disk, run},
+    tally::Tally,
+};
 use crate::servers::{Version, redis::Server};
 
 const KILLS: usize = 16;
@@ -12,15 +15,17 @@ const VALUES: usize = 200;
 
 #[test]
 fn a_killed_restore_for_appendonly_no_leaves_the_old_or_the_new_dataset() {
-    kill_again_and_again("no");
+    let fault = "`kill -9` at a random moment, `appendonly no`";
+    kill_again_and_again("no", Tally::of("restore into a data directory", fault));
 }
 
 #[test]
 fn a_killed_restore_for_appendonly_yes_leaves_the_old_or_the_new_dataset() {
-    kill_again_and_again("yes");
+    let fault = "`kill -9` at a random moment, `appendonly yes`";
+    kill_again_and_again("yes", Tally::of("restore into a data directory", fault));
 }
 
-fn kill_again_and_again(appendonly: &str) {
+fn kill_again_and_again(appendonly: &str, mut tally: Tally) {
     let bench = Bench::new(Place::directory(), VALUES);
     let new = digest(&bench.source);
     let backup = bench.back_up();
@@ -46,24 +51,29 @@ fn kill_again_and_again(appendonly: &str) {
         run(&mut line(&backup, dir.path())).assert_code(0);
         begun.elapsed()
     };
-    let (mut killed, mut were_new) = (0, 0);
-    for (index, moment) in moments("kill -9 of restore", took, KILLS).into_iter().enumerate() {
+    let mut killed = 0;
+    let mut moments = Moments::new("kill -9 of restore", took);
+    for index in 0..KILLS {
         // The swap comes at the end: every other kill aims at it.
-        let moment = if index % 2 == 0 { moment } else { took.mul_f64(0.8) + moment.mul_f64(0.2) };
+        let moment = if index % 2 == 0 { moments.anywhere() } else { moments.late() };
         let dir = copy(template.path());
         let dir = dir.path();
-        killed += usize::from(run_and_kill(&mut line(&backup, dir), moment));
+        let is_killed = moments.run_and_kill(&mut line(&backup, dir), moment);
+        killed += usize::from(is_killed);
         let after = found(dir);
         assert!(after == old || after == new, "neither: {after}, after {moment:?}");
-        were_new += usize::from(after == new);
         run(&mut line(&backup, dir)).assert_code(0);
         assert_eq!(found(dir), new, "the same restore again does not complete, after {moment:?}");
         run(&mut line("--undo", dir)).assert_code(0);
         assert_eq!(found(dir), old, "undo does not bring the old back, after {moment:?}");
         assert!(!dir.join(".redis-backup").exists());
+        if is_killed {
+            tally.add(after == new);
+        }
     }
-    eprintln!("appendonly {appendonly}: {killed} kills, {were_new} times the new dataset");
     assert!(killed > KILLS / 4, "only {killed} of {KILLS} runs were still there to be killed");
+    assert_eq!(digest(&bench.source), new, "the source changed");
+    tally.write();
 }
 
 /// A folder as a server left it that was ended in the middle of its life, and its digest.

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::{
     bench::{BUCKET, Bench, Ended, Place, SOURCE, digest, files, fill, on_disk, run, s3_text},
     signals::{ended, send},
+    tally::Tally,
 };
 use crate::{
     servers::{
@@ -91,6 +92,7 @@ fn wait_for_transfer(server: &Server) {
 
 #[test]
 fn a_redis_that_dies_in_mid_transfer_leaves_no_backup() {
+    let mut tally = Tally::of("backup into S3", "the Redis dies in mid-transfer");
     let source = Server::start(&Version::usual(), &SLOW_LINES);
     let mut bench = Bench::on(source, Place::s3(), 150);
     let run = spawn(&mut bench.backup());
@@ -100,10 +102,14 @@ fn a_redis_that_dies_in_mid_transfer_leaves_no_backup() {
     assert!(bench.listed().is_empty());
     bench.assert_nothing_remains();
     assert_eq!(bench.runs().last().unwrap()["exit"], 10);
+    tally.ended();
+    tally.write();
 }
 
 #[test]
 fn another_replica_takes_over_from_one_that_dies_in_mid_transfer() {
+    let mut tally =
+        Tally::of("backup into a directory", "the replica that is captured dies, another is there");
     let options = Options::new(&Version::usual()).config(SLOW_LINES[0]);
     let Replicated { primary, mut replicas } = Replicated::of(&options, 2);
     let bench = Bench::on(primary, Place::directory(), 100);
@@ -120,13 +126,16 @@ fn another_replica_takes_over_from_one_that_dies_in_mid_transfer() {
     replicas[chosen].kill9();
     let ended = ended(run);
     ended.assert_code(0);
-    ended.assert_says(&["trying the next node"]);
+    ended.assert_says(&["trying the next way"]);
     assert_eq!(bench.assert_listed_are_whole(&mut std::collections::BTreeSet::default()), 1);
     bench.assert_nothing_remains();
+    tally.held();
+    tally.write();
 }
 
 #[test]
 fn an_s3_server_that_dies_or_freezes_in_mid_upload_leaves_no_backup() {
+    let mut tally = Tally::of("backup into S3", "the store dies or freezes in mid-upload");
     let source = Server::start(&Version::usual(), &SLOW_LINES);
     let mut bench = Bench::on(source, Place::s3(), 300);
     let before = digest(&bench.source);
@@ -160,10 +169,14 @@ fn an_s3_server_that_dies_or_freezes_in_mid_upload_leaves_no_backup() {
     assert_eq!(digest(&bench.source), before);
     bench.back_up();
     assert_eq!(bench.listed().len(), 1);
+    tally.ended();
+    tally.ended();
+    tally.write();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_store_and_one_that_is_busy_at_first_hold_no_fork_and_get_the_backup() {
+    let mut tally = Tally::of("backup into S3", "the store is busy (500, 503) and then slow");
     let bench = Bench::new(Place::s3(), 300);
     let Place::S3(server) = &bench.place else { panic!("S3") };
     let proxy = TcpProxy::start(server.port).await;
@@ -184,10 +197,13 @@ async fn a_slow_store_and_one_that_is_busy_at_first_hold_no_fork_and_get_the_bac
     assert!(proxy.count("partNumber=1") > 1, "the busy answer was not met");
     assert_eq!(bench.assert_listed_are_whole(&mut std::collections::BTreeSet::default()), 1);
     bench.assert_nothing_remains();
+    tally.held();
+    tally.write();
 }
 
 #[test]
 fn a_full_store_is_told_and_nothing_is_left() {
+    let mut tally = Tally::of("backup into a directory", "the store is full");
     let volume = SmallVolume::mount(4);
     let bench = Bench::new(Place::directory(), 150);
     let store = volume.0.path().join("backups");
@@ -199,10 +215,14 @@ fn a_full_store_is_told_and_nothing_is_left() {
         left.iter().all(|path| path.components().any(|part| part.as_os_str() == "runs")),
         "{left:?}"
     );
+    tally.ended();
+    tally.write();
 }
 
 #[test]
 fn a_full_spool_ends_the_backup_and_one_in_memory_is_refused() {
+    let mut tally =
+        Tally::of("backup into S3", "the spool is full, lies in memory or cannot hold what it may");
     let mut bench = Bench::new(Place::s3(), 700);
     let spool = |path: &Path, size: &str| {
         format!("    spool: {{path: \"{}\", bytesMax: {size}}}", path.display())
@@ -228,10 +248,15 @@ fn a_full_spool_ends_the_backup_and_one_in_memory_is_refused() {
     let mut backup = bench.backup_configured(&bench.place.text(), &spool(&folder, "900TiB"));
     assert_fails(&run(&mut backup), 23, &["bytes free", "spool: {path, bytesMax}"]);
     assert_eq!(bench.source.info("connected_slaves").as_deref(), Some("0"));
+    tally.ended();
+    tally.ended();
+    tally.ended();
+    tally.write();
 }
 
 #[test]
 fn a_full_data_directory_is_refused_before_anything_is_touched() {
+    let mut tally = Tally::of("restore into a data directory", "the volume is too small");
     let bench = Bench::new(Place::directory(), 150);
     let backup = bench.back_up();
     let volume = SmallVolume::mount(4);
@@ -242,10 +267,14 @@ fn a_full_data_directory_is_refused_before_anything_is_touched() {
     assert_fails(&run(&mut restore), 23, &["make room on the volume"]);
     assert_eq!(fs::read(&dump).unwrap(), b"the old dataset");
     assert_eq!(files(volume.0.path()), [dump]);
+    tally.ended();
+    tally.write();
 }
 
 #[test]
 fn a_wrong_password_or_one_without_rights_is_named_and_never_told() {
+    let mut tally =
+        Tally::of("backup into a directory", "the password is wrong, or its user has no rights");
     let source = Options::new(&Version::usual())
         .config(format!(
             "user poor on >{PASSWORD} resetkeys -@all +ping +info +role +time +replconf"
@@ -275,10 +304,14 @@ fn a_wrong_password_or_one_without_rights_is_named_and_never_told() {
     assert_tells_no_secret(&checked);
     assert_holds_no_secret(&bench.place.root());
     assert_holds_no_secret(bench.folder.path());
+    tally.ended();
+    tally.ended();
+    tally.write();
 }
 
 #[test]
 fn a_wrong_authority_is_named() {
+    let mut tally = Tally::of("backup into a directory", "the certificate is of another authority");
     let (certificates, others) = (Certificates::new(), Certificates::new());
     let source = Options::new(&Version::usual()).tls(&certificates).start();
     let bench = Bench::on(source, Place::directory(), 1);
@@ -292,10 +325,14 @@ fn a_wrong_authority_is_named() {
     assert_fails(&with(&others), 10, &["127.0.0.1", "certificate"]);
     assert!(bench.listed().is_empty());
     with(&certificates).assert_code(0);
+    tally.ended();
+    tally.write();
 }
 
 #[test]
 fn a_store_that_refuses_is_named_with_the_right_that_is_missing() {
+    let mut tally =
+        Tally::of("backup", "the store refuses: a wrong key, a volume that is read-only");
     let bench = Bench::new(Place::s3(), 1);
     let mut backup = bench.backup();
     backup.env("AWS_SECRET_ACCESS_KEY", "another-secret");
@@ -312,6 +349,9 @@ fn a_store_that_refuses_is_named_with_the_right_that_is_missing() {
     let ended = run(&mut bench.backup_at(&volume.0.path().display().to_string()));
     let path = volume.0.path().display().to_string();
     assert_fails(&ended, 11, &[&path, "read-only", "grant what the message names"]);
+    tally.ended();
+    tally.ended();
+    tally.write();
 }
 
 #[test]

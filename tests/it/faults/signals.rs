@@ -2,36 +2,41 @@
 
 use std::{
     process::{Child, Command, Stdio},
-    thread,
     time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::bench::{Bench, Ended, Place, digest, moments, run};
+use super::{
+    bench::{Bench, Ended, Moments, Place, digest, run},
+    tally::Tally,
+};
 use crate::servers::wait_for;
 
 const SIGNALS: usize = 16;
 
 #[test]
 fn a_signal_in_a_backup_into_a_directory_leaves_nothing() {
-    signal_again_and_again(&Bench::new(Place::directory(), 200));
+    let tally = Tally::of("backup into a directory", "SIGINT or SIGTERM at a random moment");
+    signal_again_and_again(&Bench::new(Place::directory(), 200), tally);
 }
 
 #[test]
 fn a_signal_in_a_backup_into_s3_leaves_nothing() {
-    signal_again_and_again(&Bench::new(Place::s3(), 200));
+    let tally = Tally::of("backup into S3", "SIGINT or SIGTERM at a random moment");
+    signal_again_and_again(&Bench::new(Place::s3(), 200), tally);
 }
 
-fn signal_again_and_again(bench: &Bench) {
+fn signal_again_and_again(bench: &Bench, mut tally: Tally) {
     let before = digest(&bench.source);
     bench.back_up();
     let took = bench.back_up_timed();
     let (mut ended, mut noted) = (0, bench.runs().len());
     let mut listed = bench.listed();
-    for (index, moment) in moments("signals", took, SIGNALS).into_iter().enumerate() {
+    let mut moments = Moments::new("signals", took);
+    for index in 0..SIGNALS {
         let (signal, code) = if index % 2 == 0 { (Signal::INT, 130) } else { (Signal::TERM, 143) };
-        let run = run_and_signal(&mut bench.backup(), moment, signal);
+        let (run, moment) = run_and_signal(&mut bench.backup(), &mut moments, signal);
         match run.code {
             Some(0) => {
                 listed.extend(bench.listed());
@@ -42,6 +47,7 @@ fn signal_again_and_again(bench: &Bench) {
             Some(_) => {
                 run.assert_code(code);
                 ended += 1;
+                tally.ended();
                 bench.assert_nothing_remains();
                 let runs = bench.runs();
                 // None when it came before the store was open.
@@ -58,13 +64,22 @@ fn signal_again_and_again(bench: &Bench) {
     assert!(ended > SIGNALS / 3, "only {ended} of {SIGNALS} signals met a backup");
     bench.back_up();
     run(&mut bench.verb("verify --all")).assert_code(0);
+    tally.write();
 }
 
-pub fn run_and_signal(command: &mut Command, after: Duration, signal: Signal) -> Ended {
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    thread::sleep(after);
-    send(&child, signal);
-    ended(child)
+/// Sends it at one of the moments, and tells which.
+pub fn run_and_signal(
+    command: &mut Command,
+    moments: &mut Moments,
+    signal: Signal,
+) -> (Ended, Duration) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let moment = moments.anywhere();
+    // One that was waited for could be another process by now.
+    if moments.wait(&mut child, moment) {
+        send(&child, signal);
+    }
+    (ended(child), moment)
 }
 
 /// To a child that was not waited for yet, and so cannot be another by now.

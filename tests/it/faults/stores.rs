@@ -5,18 +5,17 @@ use std::{collections::BTreeSet, fs, process::Command, thread};
 use tempfile::TempDir;
 
 use super::{
-    bench::{
-        Bench, Ended, Place, SOURCE, digest, files, moments, on_disk, run, run_and_kill, s3_text,
-    },
+    bench::{Bench, Ended, Moments, Place, SOURCE, digest, files, on_disk, run, s3_text},
     real::{SLOW_LINES, SmallVolume, spawn},
     signals::{ended, run_and_signal},
+    tally::Tally,
 };
 use crate::{
     servers::{Version, redis::Server, wait_for},
     tcp_proxy::{Fault, TcpProxy},
 };
 
-const KILLS: usize = 24;
+const KILLS: usize = 16;
 
 /// A bench with a store of its own, and a directory as the second one.
 struct Pair {
@@ -105,6 +104,7 @@ fn assert_partial(ended: &Ended, lost: &str, kept: &str, texts: &[&str]) -> Stri
 
 #[test]
 fn a_store_that_is_down_from_the_start_misses_the_backup_and_gets_it_by_copy() {
+    let mut tally = Tally::of("backup into two stores", "one is down");
     let mut pair = Pair::of(Bench::new(Place::s3(), 60));
     let config = pair.config(&pair.bench.place.text(), "");
     let before = digest(&pair.bench.source);
@@ -127,10 +127,13 @@ fn a_store_that_is_down_from_the_start_misses_the_backup_and_gets_it_by_copy() {
     server.start_again();
     pair.assert_copy_completes(&config, "one", &backup);
     assert_eq!(digest(&pair.bench.source), before, "the source changed");
+    tally.held();
+    tally.write();
 }
 
 #[test]
 fn a_store_that_dies_in_mid_upload_misses_the_backup_and_gets_it_by_copy() {
+    let mut tally = Tally::of("backup into two stores", "one dies in mid-upload");
     let source = Server::start(&Version::usual(), &SLOW_LINES);
     let mut pair = Pair::of(Bench::on(source, Place::s3(), 300));
     let config = pair.config(&pair.bench.place.text(), "");
@@ -144,10 +147,13 @@ fn a_store_that_dies_in_mid_upload_misses_the_backup_and_gets_it_by_copy() {
     server.start_again();
     assert!(pair.bench.listed().is_empty());
     pair.assert_copy_completes(&config, "one", &backup);
+    tally.held();
+    tally.write();
 }
 
 #[test]
 fn a_store_that_freezes_is_given_up_when_the_spool_is_full_and_the_others_get_the_backup() {
+    let mut tally = Tally::of("backup into two stores", "one freezes until the spool is full");
     let mut pair = Pair::of(Bench::new(Place::s3(), 900));
     let spool =
         format!("    spool: {{path: \"{}\", bytesMax: 8MiB}}", pair.bench.folder.path().display());
@@ -162,10 +168,13 @@ fn a_store_that_freezes_is_given_up_when_the_spool_is_full_and_the_others_get_th
     server.thaw();
     let backup = assert_partial(&partial, "one", "two", &["too slowly", "spool"]);
     pair.assert_copy_completes(&config, "one", &backup);
+    tally.held();
+    tally.write();
 }
 
 #[test]
 fn a_store_that_is_full_misses_the_backup_and_the_other_has_it() {
+    let mut tally = Tally::of("backup into two stores", "one is full");
     let volume = SmallVolume::mount(4);
     let mut pair = Pair::of(Bench::new(Place::directory(), 150));
     pair.second = TempDir::new_in(volume.0.path()).unwrap();
@@ -177,10 +186,13 @@ fn a_store_that_is_full_misses_the_backup_and_the_other_has_it() {
     let is_archive = |path: &std::path::PathBuf| path.display().to_string().contains("archives");
     assert!(!left.iter().any(is_archive), "{left:?}");
     assert_eq!(pair.bench.assert_listed_are_whole(&mut BTreeSet::new()), 1);
+    tally.held();
+    tally.write();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_store_holds_neither_the_fork_nor_the_other_store_and_gets_its_backup() {
+    let mut tally = Tally::of("backup into two stores", "one is slow");
     let pair = Pair::of(Bench::new(Place::s3(), 300));
     let Place::S3(server) = &pair.bench.place else { panic!("S3") };
     let proxy = TcpProxy::start(server.port).await;
@@ -200,10 +212,13 @@ async fn a_slow_store_holds_neither_the_fork_nor_the_other_store_and_gets_its_ba
         run(&mut pair.go(&config, &line)).assert_code(0);
     }
     pair.bench.assert_nothing_remains();
+    tally.held();
+    tally.write();
 }
 
 #[test]
 fn a_damaged_object_is_not_copied() {
+    let mut tally = Tally::of("copy", "the original is truncated, extended, flipped or deleted");
     let pair = Pair::of(Bench::new(Place::directory(), 30));
     let backup = pair.bench.back_up();
     let damaged = pair.bench.place.archives().into_iter().find(|key| key.contains("dump")).unwrap();
@@ -232,6 +247,11 @@ fn a_damaged_object_is_not_copied() {
     copy().assert_code(20);
     fs::write(&path, &whole).unwrap();
     copy().assert_code(0);
+    tally.ended();
+    tally.ended();
+    tally.ended();
+    tally.ended();
+    tally.write();
 }
 
 #[test]
@@ -255,8 +275,9 @@ fn a_copy_into_the_prefix_of_another_installation_is_refused() {
 
 #[test]
 fn a_killed_copy_into_s3_is_whole_or_absent_and_goes_on() {
-    let bench = Bench::new(Place::s3(), 260);
-    let pair = Pair::of(bench);
+    let mut tally = Tally::of("copy into S3", "`kill -9` at a random moment");
+    let pair = Pair::of(Bench::new(Place::s3(), 260));
+    let source = digest(&pair.bench.source);
     let (to, from) = (pair.bench.place.text(), pair.second());
     run(&mut pair.bench.backup_at(&from)).assert_code(0);
     let copy = || {
@@ -268,25 +289,38 @@ fn a_killed_copy_into_s3_is_whole_or_absent_and_goes_on() {
     run(&mut copy()).assert_code(0);
     let took = begun.elapsed();
     let root = pair.bench.place.root().join(SOURCE);
-    let mut proven = pair.bench.listed();
-    let (mut killed, mut went_on) = (0, 0);
-    for moment in moments("kill -9 of copy", took, KILLS) {
-        // The copy is taken away, but for what a killed one left.
-        for id in &proven {
+    let copied = pair.bench.listed();
+    // One that finds archives takes a time of its own.
+    let mut moments =
+        ["kill -9 of copy", "kill -9 of copy that goes on"].map(|what| Moments::new(what, took));
+    let mut killed = 0;
+    for index in 0..KILLS {
+        // The copy is taken away, but every other time for what it left.
+        for id in &copied {
             let _ = fs::remove_file(root.join("manifests").join(format!("{id}.json")));
         }
-        if went_on % 2 == 0 {
+        if index % 2 == 0 {
             let _ = fs::remove_dir_all(root.join("archives"));
         }
-        went_on += 1;
-        killed += usize::from(run_and_kill(&mut copy(), moment));
-        pair.bench.assert_listed_are_whole(&mut BTreeSet::new());
-        run(&mut copy()).assert_code(0);
-        proven = pair.bench.listed();
-        assert_eq!(pair.bench.assert_listed_are_whole(&mut BTreeSet::new()), 1);
+        let moments = &mut moments[index % 2];
+        let moment = moments.anywhere();
+        let is_killed = moments.run_and_kill(&mut copy(), moment);
+        killed += usize::from(is_killed);
+        let listed = pair.bench.assert_listed_are_whole(&mut BTreeSet::new());
+        if listed == 0 {
+            run(&mut copy()).assert_code(0);
+            assert_eq!(pair.bench.assert_listed_are_whole(&mut BTreeSet::new()), 1);
+        }
+        assert_eq!(pair.bench.listed(), copied);
+        if is_killed {
+            tally.add(listed == 1);
+        }
     }
-    eprintln!("{killed} copies killed");
+    let original = pair.bench.verb_at("verify --all --level content", &from);
+    run(&mut { original }).assert_code(0);
+    assert_eq!(digest(&pair.bench.source), source, "the source changed");
     assert!(killed > KILLS / 4, "only {killed} of {KILLS} were still there to be killed");
+    tally.write();
 }
 
 #[test]
@@ -302,15 +336,19 @@ fn a_signal_in_a_backup_to_two_stores_leaves_nothing_in_either() {
         listed.json()["backups"].as_array().unwrap().len()
     };
     let (mut listed, mut stopped) = (2, 0);
-    for moment in moments("signals to two stores", took, 12) {
+    let mut tally = Tally::of("backup into two stores", "SIGTERM at a random moment");
+    let mut moments = Moments::new("signals to two stores", took);
+    for _ in 0..12 {
         let mut backup = pair.go(&config, "backup --schedule daily");
-        let ended = run_and_signal(&mut backup, moment, rustix::process::Signal::TERM);
+        let term = rustix::process::Signal::TERM;
+        let (ended, moment) = run_and_signal(&mut backup, &mut moments, term);
         match ended.code {
             Some(0) => listed += 1,
             None => {}
             Some(_) => {
                 ended.assert_code(143);
                 stopped += 1;
+                tally.ended();
                 pair.bench.assert_nothing_remains();
                 assert_eq!(
                     files(&pair.second.path().join(".staging")),
@@ -322,4 +360,5 @@ fn a_signal_in_a_backup_to_two_stores_leaves_nothing_in_either() {
     }
     assert!(stopped > 3, "only {stopped} signals met a backup");
     run(&mut pair.go(&config, "verify --all --level content")).assert_code(0);
+    tally.write();
 }

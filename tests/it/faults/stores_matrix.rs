@@ -1,6 +1,12 @@
 //! Two stores, of which every call to one fails in every way: the other has its backup, what is listed is whole, and `copy` completes what is missing.
 
-use std::{fmt::Debug, future::poll_fn, sync::Arc, task::Poll};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    future::poll_fn,
+    sync::Arc,
+    task::Poll,
+};
 
 use clap::Parser as _;
 use redis_backup::{
@@ -14,8 +20,10 @@ use redis_backup::{
 use tokio::sync::watch;
 
 use super::{
-    bench::{SOURCE, digest, fill},
+    bench::{SOURCE, fill},
     matrix::{faults_of, json, now},
+    promise::Promise,
+    tally::Tally,
 };
 use crate::servers::{Version, redis::Server};
 
@@ -24,8 +32,11 @@ const SECOND: &str = "/nonexistent/second";
 
 /// Two stores in memory, each reached through faults.
 struct Stage {
+    promise: Promise,
     first: Memory,
     second: Memory,
+    /// What was listed in each store, and so must stay.
+    listed: BTreeMap<&'static str, BTreeSet<String>>,
 }
 
 /// What a verb was, and which calls came to each store.
@@ -37,7 +48,23 @@ struct Ran {
 
 impl Stage {
     fn new() -> Self {
-        Self { first: Memory::new(now()), second: Memory::new(now()) }
+        let source = Server::start(&Version::usual(), &[]);
+        fill(&source, 3, 1);
+        Self {
+            promise: Promise::of(source),
+            first: Memory::new(now()),
+            second: Memory::new(now()),
+            listed: BTreeMap::new(),
+        }
+    }
+
+    fn url(&self) -> String {
+        self.promise.source().url()
+    }
+
+    fn empty_second(&mut self) {
+        self.second = Memory::new(now());
+        self.listed.remove(SECOND);
     }
 
     async fn run(&self, words: &[&str], of_first: &[Fault], of_second: &[Fault]) -> Ran {
@@ -55,29 +82,24 @@ impl Stage {
         (first, second)
     }
 
-    /// The promise, in one of the stores. Returns how many backups it has.
-    async fn assert_listed_are_whole(&self, store: &str, what: &impl Debug) -> usize {
+    /// The promise, in one of the stores. How many backups it lists.
+    async fn assert_promise(&mut self, store: &'static str, what: &impl Debug) -> usize {
         let words =
             ["verify", "--all", "--level", "content", "--source-name", SOURCE, "--store", store];
-        match self.run(&words, &[], &[]).await.outcome {
-            Ok(outcome) => {
-                let report = json(&outcome);
-                assert_eq!(outcome.exit, Exit::Done, "{what:?}: {report}");
-                report["backups"].as_array().unwrap().len()
-            }
-            Err(Failure::NoBackup { .. }) => 0,
-            Err(failure) => panic!("{what:?}: {}", chain(&failure)),
-        }
+        let verified = self.run(&words, &[], &[]).await.outcome;
+        let before = self.listed.remove(store).unwrap_or_default();
+        let listed = self.promise.assert_kept(verified, &before, what);
+        let count = listed.len();
+        self.listed.insert(store, listed);
+        count
     }
 
-    async fn assert_copy_completes(&self, what: &impl Debug) {
+    async fn assert_copy_completes(&mut self, what: &impl Debug) {
         let outcome = self.run(&COPY, &[], &[]).await.outcome;
         let outcome = outcome.unwrap_or_else(|failure| panic!("{what:?}: {}", chain(&failure)));
         assert_eq!(outcome.exit, Exit::Done, "{what:?}: {}", json(&outcome));
-        let counts = [
-            self.assert_listed_are_whole(FIRST, what).await,
-            self.assert_listed_are_whole(SECOND, what).await,
-        ];
+        let counts =
+            [self.assert_promise(FIRST, what).await, self.assert_promise(SECOND, what).await];
         assert_eq!(counts[0], counts[1], "{what:?}: not all is copied");
         self.assert_no_orphans(what).await;
     }
@@ -134,16 +156,14 @@ fn backup_words(url: &str) -> Vec<&str> {
     [&["backup", "--source-url", url][..], &stores].concat()
 }
 
-fn source() -> Server {
-    let source = Server::start(&Version::usual(), &[]);
-    fill(&source, 3, 1);
-    source
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_call_to_one_store_fails_the_other_has_the_backup_and_a_copy_completes_it() {
-    let (stage, source) = (Stage::new(), source());
-    let (before, url) = (digest(&source), source.url());
+    let mut stage = Stage::new();
+    let mut tally = Tally::of(
+        "backup into two stores",
+        "each call to one store fails, before or after it acted, once or for ever",
+    );
+    let url = stage.url();
     let words = backup_words(&url);
     let first = stage.run(&words, &[], &[]).await;
     assert_eq!(first.outcome.unwrap().exit, Exit::Done);
@@ -157,8 +177,8 @@ async fn whatever_call_to_one_store_fails_the_other_has_the_backup_and_a_copy_co
         let ran = stage.run(&words, &[], std::slice::from_ref(fault)).await;
         let outcome = ran.outcome.unwrap_or_else(|error| panic!("{fault:?}: {}", chain(&error)));
         good += 1;
-        assert_eq!(stage.assert_listed_are_whole(FIRST, fault).await, good, "{fault:?}");
-        let now_listed = stage.assert_listed_are_whole(SECOND, fault).await;
+        assert_eq!(stage.assert_promise(FIRST, fault).await, good, "{fault:?}");
+        let now_listed = stage.assert_promise(SECOND, fault).await;
         if outcome.exit == Exit::Done {
             assert_eq!(now_listed, listed + 1, "{fault:?}");
         } else {
@@ -169,21 +189,21 @@ async fn whatever_call_to_one_store_fails_the_other_has_the_backup_and_a_copy_co
             assert_eq!(lost["store"], SECOND, "{fault:?}: {report}");
             assert_eq!(lost["exit"], 11, "{fault:?}: {report}");
         }
+        tally.add(now_listed == good);
         listed = now_listed;
         if listed < good {
             stage.assert_copy_completes(fault).await;
             listed = good;
         }
     }
-    assert_eq!(digest(&source), before, "the source changed");
-    eprintln!("{} faults, {partial} times one store was lost", faults.len());
     assert!(partial > faults.len() / 4, "only {partial} of {} were met", faults.len());
+    tally.write();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_both_stores_fail_the_backup_fails_and_names_both() {
-    let (stage, source) = (Stage::new(), source());
-    let url = source.url();
+    let mut stage = Stage::new();
+    let url = stage.url();
     for operation in [Operation::Clock, Operation::Upload, Operation::Write, Operation::Attributes]
     {
         let fault = [Fault { failures: usize::MAX, ..Fault::once(operation) }];
@@ -193,15 +213,15 @@ async fn when_both_stores_fail_the_backup_fails_and_names_both() {
         assert!(told.contains(FIRST) && told.contains(SECOND), "{operation:?}: {told}");
         stage.assert_no_orphans(&operation).await;
         for store in [FIRST, SECOND] {
-            assert_eq!(stage.assert_listed_are_whole(store, &operation).await, 0);
+            assert_eq!(stage.assert_promise(store, &operation).await, 0);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_call_fails_in_a_copy_it_is_whole_or_absent_and_can_be_repeated() {
-    let (mut stage, source) = (Stage::new(), source());
-    let url = source.url();
+    let mut stage = Stage::new();
+    let url = stage.url();
     let words = ["backup", "--source-url", &url, "--source-name", SOURCE, "--store", FIRST];
     stage.run(&words, &[], &[]).await.outcome.unwrap();
     stage.run(&["verify", "--latest", "--store", FIRST], &[], &[]).await.outcome.unwrap();
@@ -214,38 +234,45 @@ async fn whatever_call_fails_in_a_copy_it_is_whole_or_absent_and_can_be_repeated
         })
         .collect();
     let mut failed = 0;
+    let mut tally = Tally::of(
+        "copy",
+        "each call to either store fails, before or after it acted, once or for ever",
+    );
     for fault in &faults {
-        stage.second = Memory::new(now());
+        stage.empty_second();
         let (is_first, one) = (fault.0, [fault.1.clone()]);
         let (of_first, of_second) =
             if is_first { (&one[..], &[][..]) } else { (&[][..], &one[..]) };
         let ran = stage.run(&COPY, of_first, of_second).await;
-        let listed = stage.assert_listed_are_whole(SECOND, fault).await;
+        let listed = stage.assert_promise(SECOND, fault).await;
         match ran.outcome {
             Ok(outcome) if outcome.exit == Exit::Done => assert_eq!(listed, 1, "{fault:?}"),
             Ok(outcome) => assert_eq!(outcome.exit, Exit::StoreUnavailable, "{fault:?}"),
             Err(failure) => assert_eq!(failure.exit(), Exit::StoreUnavailable, "{fault:?}"),
         }
         failed += usize::from(listed == 0);
+        tally.add(listed == 1);
         stage.assert_copy_completes(fault).await;
         let records = stage.second.list(&format!("{SOURCE}/records/")).await.unwrap();
         assert!(!records.is_empty(), "{fault:?}: the proof was not copied");
     }
-    eprintln!("{} faults, {failed} failed copies", faults.len());
     assert!(failed > faults.len() / 4, "only {failed} of {} faults were met", faults.len());
+    tally.write();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_dropped_at_any_call_is_whole_or_absent_and_can_be_repeated() {
-    let (mut stage, source) = (Stage::new(), source());
-    let url = source.url();
+    let mut stage = Stage::new();
+    let url = stage.url();
     let words = ["backup", "--source-url", &url, "--source-name", SOURCE, "--store", FIRST];
     stage.run(&words, &[], &[]).await.outcome.unwrap();
     let ran = stage.run(&COPY, &[], &[]).await;
     let calls = ran.first.calls().len() + ran.second.calls().len();
     let mut dropped = 0;
+    let mut tally =
+        Tally::of("copy", "dropped at each call to either store, before and after it acted");
     for (at, more_polls) in (0..=calls).flat_map(|at| [(at, 0), (at, 1)]) {
-        stage.second = Memory::new(now());
+        stage.empty_second();
         let (first, second) = stage.flaky(&[], &[]);
         let context = context(&first, &second);
         let mut run = Box::pin(flow::run(cli(&COPY), &context));
@@ -262,17 +289,20 @@ async fn a_copy_dropped_at_any_call_is_whole_or_absent_and_can_be_repeated() {
         .await;
         drop(run);
         dropped += usize::from(!ended);
-        stage.assert_listed_are_whole(SECOND, &at).await;
+        let listed = stage.assert_promise(SECOND, &at).await;
+        if !ended {
+            tally.add(listed == 1);
+        }
         stage.assert_copy_completes(&format!("dropped at call {at}")).await;
     }
-    eprintln!("{dropped} copies dropped at {calls} calls");
     assert!(dropped > calls, "only {dropped} were dropped");
+    tally.write();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_failed_run_left_under_the_same_key_never_becomes_a_part_of_a_copy() {
-    let (stage, source) = (Stage::new(), source());
-    let url = source.url();
+    let mut stage = Stage::new();
+    let url = stage.url();
     let words = ["backup", "--source-url", &url, "--source-name", SOURCE, "--store", FIRST];
     stage.run(&words, &[], &[]).await.outcome.unwrap();
     let archives = stage.first.list(&format!("{SOURCE}/archives/")).await.unwrap();

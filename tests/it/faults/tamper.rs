@@ -7,7 +7,10 @@ use std::{
     process::Command,
 };
 
-use super::bench::{Bench, Place, SOURCE, digest, files, fill, on_disk, run};
+use super::{
+    bench::{Bench, Place, SOURCE, digest, files, fill, on_disk, run},
+    tally::Tally,
+};
 
 /// How an object is changed, and whether its size alone tells.
 const WAYS: [(&str, bool); 5] = [
@@ -20,6 +23,8 @@ const WAYS: [(&str, bool); 5] = [
 
 #[test]
 fn every_object_that_was_tampered_with_is_noticed_and_never_restored() {
+    let fault = "an object was truncated, extended, flipped, deleted or swapped";
+    let mut tally = Tally::of("verify and restore", fault);
     let bench = Bench::new(Place::directory(), 4);
     let other = bench.back_up();
     // As large as the other, so that a swap shows in no size.
@@ -39,6 +44,7 @@ fn every_object_that_was_tampered_with_is_noticed_and_never_restored() {
                 assert_noticed(&bench, &backup, shows_in_size, &what);
                 assert_eq!(restore(&bench, &backup, dir.path()), Some(20), "{what}");
                 assert_eq!(tree(dir.path()), before, "{what}");
+                tally.ended();
             }
             fs::write(object, &whole).unwrap();
         }
@@ -47,6 +53,7 @@ fn every_object_that_was_tampered_with_is_noticed_and_never_restored() {
     run(&mut bench.verb(&format!("verify {backup} --level content"))).assert_code(0);
     assert_eq!(restore(&bench, &backup, dir.path()), Some(0));
     assert_ne!(tree(dir.path()), before);
+    tally.write();
 }
 
 fn tamper(way: &str, object: &Path, whole: &[u8], other: &[u8]) {
@@ -80,6 +87,7 @@ fn assert_noticed(bench: &Bench, backup: &str, shows_in_size: bool, what: &str) 
 
 #[test]
 fn a_manifest_that_was_edited_is_noticed_and_never_restored() {
+    let mut tally = Tally::of("verify and restore", "a manifest was edited, cut or swapped");
     let bench = Bench::new(Place::directory(), 2);
     let other = bench.back_up();
     fill(&bench.source, 2, 2);
@@ -117,14 +125,17 @@ fn a_manifest_that_was_edited_is_noticed_and_never_restored() {
         assert_eq!(verified.code, Some(20), "{what}: {verified:?}");
         assert_eq!(restore(&bench, &backup, dir.path()), Some(20), "{what}");
         assert_eq!(tree(dir.path()), before, "{what}");
+        tally.ended();
     }
     fs::write(&path, &whole).unwrap();
     run(&mut bench.verb("verify --all")).assert_code(0);
+    tally.write();
 }
 
 /// With the size and the extended attributes as they were, only reading tells.
 #[test]
 fn an_object_in_s3_that_was_tampered_with_is_noticed() {
+    let mut tally = Tally::of("verify and restore", "a bit of an object in S3 was flipped");
     let bench = Bench::new(Place::s3(), 2);
     let before = digest(&bench.source);
     let backup = bench.back_up();
@@ -137,6 +148,8 @@ fn an_object_in_s3_that_was_tampered_with_is_noticed() {
     run(&mut bench.verb(&format!("verify {backup} --level content"))).assert_code(20);
     assert_eq!(restore(&bench, &backup, data_dir().path()), Some(20));
     assert_eq!(digest(&bench.source), before);
+    tally.ended();
+    tally.write();
 }
 
 fn restore(bench: &Bench, backup: &str, dir: &Path) -> Option<i32> {
