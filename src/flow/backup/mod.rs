@@ -1,5 +1,6 @@
 //! `backup`: observe, decide, capture, confirm, commit. A backup exists when its manifest does.
 
+mod aftermath;
 mod aof;
 pub(super) mod commit;
 pub(super) mod guard;
@@ -8,54 +9,34 @@ pub(super) mod prepare;
 mod rdb;
 mod shards;
 mod shrink;
+mod tasks;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-};
+use std::sync::{Mutex, PoisonError};
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-pub(super) use self::prepare::is_of_any_method;
 use self::{
+    aftermath::{apply_retention, note_run},
     lanes::{Lane, Lanes},
     prepare::Prepared,
+    tasks::{Task, tasks},
 };
-use super::{
-    Context, catalog,
-    prune::first_failure,
-    retention::{self, Act, Deletion},
-    runs, sweep,
-};
+pub(super) use self::{prepare::is_of_any_method, tasks::named_sources};
+use super::{Context, catalog, sweep};
 use crate::{
-    cli::{Backup, CaptureForm, CaptureMethod},
+    cli::Backup,
     domain::{
-        capture::{Forms, MethodChoice},
-        identity::{BackupId, ScheduleName, SourceName},
+        identity::BackupId,
         manifest::{Manifest, Origin},
-        record::{self, Event, Run, RunKind},
-        retention::Policy,
+        record::Event,
         shrink_guard::{self, ShrinkGuard, Size},
     },
     failure::{Exit, Failure, chain},
-    report::{AppliedRetention, BackedUp, BackupReport, FailedSource, FailedStore, Outcome},
-    settings::{self, Error, Retention, Settings},
+    report::{BackedUp, BackupReport, FailedSource, FailedStore, Outcome},
+    settings::Settings,
 };
-
-/// What one run shall back up, and where to.
-struct Task {
-    source: settings::Source,
-    stores: Vec<settings::Store>,
-    forms: Forms,
-    method: MethodChoice,
-    schedule: Option<ScheduleName>,
-    scheduled_for: Option<Timestamp>,
-    adopt: bool,
-    /// By the names of stores: what stays there, applied after the backup.
-    policies: BTreeMap<String, Policy>,
-}
 
 pub(super) async fn run(
     arguments: &Backup,
@@ -102,110 +83,6 @@ pub(super) async fn run(
         }
     }
     Ok(Outcome { report: Box::new(report), exit })
-}
-
-/// A source that cannot be read, for want of its password say, has a failure in the place of its task.
-type Tasks = Vec<(SourceName, Result<Task, Failure>)>;
-
-fn tasks(arguments: &Backup, settings: &Settings, context: &Context) -> Result<Tasks, Failure> {
-    let Backup {
-        sources,
-        schedule,
-        scheduled_for,
-        method,
-        capture,
-        source,
-        stores,
-        source_name,
-        adopt,
-        dry_run: _,
-    } = arguments;
-    let environment = context.environment();
-    let forms = forms(capture);
-    let task = |source: settings::Source, stores| Task {
-        method: method.map_or(source.method, method_choice),
-        source,
-        stores,
-        forms: forms.unwrap_or(Forms::RDB),
-        schedule: None,
-        scheduled_for: None,
-        adopt: *adopt,
-        policies: BTreeMap::new(),
-    };
-    if let Some(name) = schedule {
-        let schedule = settings.schedule(name)?;
-        let named = if stores.is_empty() { schedule.store_names() } else { stores.clone() };
-        let stores = settings.stores_to_write(&named)?;
-        let task = Task {
-            policies: policies(name, &schedule.source, &stores, settings),
-            schedule: Some(name.clone()),
-            forms: forms.unwrap_or(schedule.forms),
-            scheduled_for: scheduled_for.or_else(|| schedule.timetable.last_due(context.now())),
-            ..task(settings.source(&schedule.source, environment)?, stores)
-        };
-        return Ok(vec![(schedule.source.clone(), Ok(task))]);
-    }
-    let stores = settings.stores_to_write(stores)?;
-    if let (false, Some(name)) = (source.source_url.is_empty(), source_name) {
-        let source = settings.ad_hoc_source(source, name, environment)?;
-        return Ok(vec![(name.clone(), Ok(task(source, stores)))]);
-    }
-    let names = named_sources(sources, source_name.as_ref(), settings);
-    if names.is_empty() {
-        return Err(Error::NoSource.into());
-    }
-    let tasks = names.into_iter().map(|name| {
-        let source = settings.source(&name, environment).map_err(Failure::from);
-        (name, source.map(|source| task(source, stores.clone())))
-    });
-    Ok(tasks.collect())
-}
-
-/// What is applied in each store after the backup.
-fn policies(
-    schedule: &ScheduleName,
-    source: &SourceName,
-    stores: &[settings::Store],
-    settings: &Settings,
-) -> BTreeMap<String, Policy> {
-    if settings.retention() == Retention::Separate {
-        return BTreeMap::new();
-    }
-    let policies = stores.iter().map(|store| (&store.name, settings.policy(source, &store.name)));
-    let has_rule =
-        |policy: &Policy| policy.schedules.get(schedule).is_some_and(|rule| rule.keep.is_some());
-    let ruled = policies.filter(|(_, policy)| has_rule(policy));
-    ruled.map(|(name, policy)| (name.clone(), policy)).collect()
-}
-
-/// None when no form is named.
-fn forms(capture: &[CaptureForm]) -> Option<Forms> {
-    let forms = Forms {
-        rdb: capture.contains(&CaptureForm::Rdb),
-        aof: capture.contains(&CaptureForm::Aof),
-    };
-    (!capture.is_empty()).then_some(forms)
-}
-
-const fn method_choice(method: CaptureMethod) -> MethodChoice {
-    match method {
-        CaptureMethod::Auto => MethodChoice::Auto,
-        CaptureMethod::Bgsave => MethodChoice::Bgsave,
-        CaptureMethod::Replication => MethodChoice::Replication,
-    }
-}
-
-/// The sources of the config that are meant: those that are named, or else all.
-pub(super) fn named_sources(
-    sources: &[SourceName],
-    source_name: Option<&SourceName>,
-    settings: &Settings,
-) -> Vec<SourceName> {
-    match (sources, source_name) {
-        ([], Some(name)) => vec![name.clone()],
-        ([], None) => settings.source_names(),
-        (named, _) => named.to_vec(),
-    }
 }
 
 /// One backup of one source in all its stores, and a note in each that it was tried.
@@ -354,77 +231,6 @@ async fn admit(
     context.check_not_ended()?;
     admitted?;
     Ok(told.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
-
-/// What the run was for one store, as its note tells it.
-async fn note_run(
-    task: &Task,
-    lane: &Lane,
-    lanes: &Lanes,
-    result: &Result<BackedUp, Failure>,
-    begun: Timestamp,
-    context: &Context,
-) {
-    let (exit, error) = match (lane.loss(), result) {
-        (Some(lost), _) => (lost.exit, Some(lost.error.clone())),
-        (None, Err(failure)) => (failure.exit(), Some(error_text(failure, &task.source))),
-        (None, Ok(_)) => match (lane.suspicion(), lanes.lost()) {
-            (Some(suspicion), _) => (Exit::Suspect, Some(suspicion.to_owned())),
-            (None, lost) if lost.is_empty() => (Exit::Done, None),
-            (None, lost) => {
-                let told = lost.iter().map(|lost| format!("{}: {}", lost.store, lost.error));
-                (Exit::Partial, Some(told.collect::<Vec<_>>().join("; ")))
-            }
-        },
-    };
-    let run = Run {
-        version: record::VERSION,
-        source: task.source.name.clone(),
-        kind: RunKind::Backup,
-        begun,
-        ended: context.now(),
-        tool: super::TOOL.to_owned(),
-        backup: lane.is_committed().then(|| lane.located.backup.clone()),
-        schedule: task.schedule.clone(),
-        scheduled_for: task.scheduled_for,
-        exit: exit as u8,
-        error,
-    };
-    runs::note(&lane.located.opened, &run, context).await;
-}
-
-/// What a store may be told. Where an RDB is broken is a matter of its content, its checksum above all.
-fn error_text(failure: &Failure, source: &settings::Source) -> String {
-    let is_of_the_content = matches!(failure, Failure::CapturedRdb { .. });
-    if is_of_the_content && !source.recipients.is_empty() {
-        failure.to_string()
-    } else {
-        chain(failure)
-    }
-}
-
-/// Retention after a scheduled backup. The backup is one, whatever becomes of those before it.
-async fn apply_retention(task: &Task, lane: &Lane, context: &Context) -> Option<AppliedRetention> {
-    let policy = task.policies.get(lane.name())?;
-    let (source, opened) = (&task.source.name, &lane.located.opened);
-    let verdicts = context.unless_ended(retention::judge(opened, source, policy, context)).await;
-    let result = match verdicts {
-        Ok(verdicts) => retention::apply(opened, source, verdicts, Deletion::Hide, context).await,
-        Err(failure) => Err(failure),
-    };
-    let (judged, failure) = match result {
-        Ok(judged) => (judged, None),
-        Err(failure) => (Vec::new(), Some(failure)),
-    };
-    let failure = failure.as_ref().or_else(|| first_failure(&judged));
-    let error = failure.map(|failure| {
-        let (error, hint) = (chain(failure), failure.hint());
-        tracing::error!(hint, "retention in {}: {error}", lane.name());
-        error
-    });
-    let deleted = judged.iter().filter(|judged| matches!(judged.outcome, Act::Deleted));
-    let expired = deleted.map(|judged| judged.verdict.backup.clone()).collect();
-    Some(AppliedRetention { store: lane.name().to_owned(), expired, error })
 }
 
 /// A backup that is there may still need somebody to look.
