@@ -4,7 +4,7 @@ use std::{error::Error, fmt::Write as _, io, path::PathBuf, process::ExitCode};
 
 use crate::{
     domain::{
-        aof, archive, capture,
+        aof, archive, capture, catalog,
         identity::{BackupId, SourceName},
         manifest, rdb, source, topology,
     },
@@ -224,6 +224,14 @@ pub enum Failure {
     Worker { attempt: &'static str },
     #[error("ended by {}", match signal { Signal::Interrupt => "SIGINT", Signal::Terminate => "SIGTERM" })]
     Ended { signal: Signal },
+}
+
+/// Keys are made of names, so it is a name that does not do.
+impl From<catalog::NotAKey> for Failure {
+    fn from(error: catalog::NotAKey) -> Self {
+        let hint = "give the source and its schedule shorter names".to_owned();
+        Self::Usage { finding: error.to_string(), hint }
+    }
 }
 
 impl Failure {

@@ -108,6 +108,18 @@ pub enum TopologyKind {
     Cluster,
 }
 
+impl TopologyKind {
+    /// For people, such as `Cluster of 3 shards`.
+    pub fn of(self, shards: usize) -> String {
+        match self {
+            Self::Standalone => "standalone".to_owned(),
+            Self::Sentinel => "Sentinel".to_owned(),
+            Self::Cluster if shards == 1 => "Cluster of one shard".to_owned(),
+            Self::Cluster => format!("Cluster of {shards} shards"),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ShardManifest {

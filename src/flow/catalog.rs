@@ -291,8 +291,7 @@ pub(super) async fn note(
     let Located { opened, source, backup } = located;
     let at = context.now();
     let attempt = || format!("note beside {backup} that it was {}", event.kind());
-    let key = catalog::record_key(source, backup, at, context.chance(), event.kind())
-        .map_err(|error| Failure::Usage { finding: error.to_string(), hint: String::new() })?;
+    let key = catalog::record_key(source, backup, at, context.chance(), event.kind())?;
     let kind = event.kind();
     let record = Record {
         version: record::VERSION,

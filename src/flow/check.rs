@@ -293,11 +293,8 @@ async fn check_source(
     }
     let nodes: usize = topology.shards.iter().map(|shard| shard.nodes.len()).sum();
     let observed = topology.shards.iter().map(|shard| shard.observed().count()).sum::<usize>();
-    let text = format!(
-        "{:?} of {} shards, {observed} of {nodes} nodes answered",
-        topology.kind,
-        topology.shards.len()
-    );
+    let kind = topology.kind.of(topology.shards.len());
+    let text = format!("{kind}, {observed} of {nodes} nodes answered");
     findings.good(&format!("{subject}: topology"), text);
     for node in topology.shards.iter().flat_map(|shard| &shard.nodes) {
         if let Err(reason) = &node.outcome {

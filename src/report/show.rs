@@ -45,7 +45,12 @@ impl fmt::Display for ShowReport {
             text::time(manifest.begun),
             text::time(manifest.ended)
         )?;
-        writeln!(f, "server   {}, {}", manifest.server, kind_text(manifest))?;
+        writeln!(
+            f,
+            "server   {}, {}",
+            manifest.server,
+            manifest.topology.of(manifest.shards.len())
+        )?;
         if manifest.shards.len() > 1 {
             writeln!(
                 f,
@@ -66,15 +71,6 @@ impl fmt::Display for ShowReport {
             return writeln!(f, "proofs   none yet: run `redis-backup verify {}`", manifest.backup);
         }
         self.records.iter().try_for_each(|record| writeln!(f, "record   {record}"))
-    }
-}
-
-fn kind_text(manifest: &Manifest) -> String {
-    use crate::domain::manifest::TopologyKind;
-    match manifest.topology {
-        TopologyKind::Standalone => "standalone".to_owned(),
-        TopologyKind::Sentinel => "Sentinel".to_owned(),
-        TopologyKind::Cluster => format!("Cluster of {} shards", manifest.shards.len()),
     }
 }
 

@@ -131,7 +131,7 @@ impl OneFile<'_> {
         let (shard, archive) = (self.origin.shard, &self.archive);
         let key_of = |index| {
             catalog::archive_key(source, job.backup, shard, archive, form, index)
-                .map_err(|error| Failure::Usage { finding: error.to_string(), hint: String::new() })
+                .map_err(Failure::from)
         };
         let outlets = job.lanes.outlets();
         let pipeline = Pipeline {

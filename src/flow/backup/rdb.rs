@@ -48,7 +48,7 @@ pub(super) async fn take(
     let (codec, encryption) = (*codec, recipients.encryption());
     let key_of = |index| {
         catalog::archive_key(source, job.backup, shard, DUMP, (codec, encryption), index)
-            .map_err(|error| Failure::Usage { finding: error.to_string(), hint: String::new() })
+            .map_err(Failure::from)
     };
     let outlets = job.lanes.outlets();
     let pipeline = Pipeline {
