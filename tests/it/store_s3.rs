@@ -439,3 +439,23 @@ async fn a_server_that_is_not_there_is_unavailable() {
     assert!(matches!(error, Error::Unavailable { .. }), "{}", chain(&error));
     assert!(chain(&error).contains("refused"), "{}", chain(&error));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_never_answered_is_given_up_soon_and_one_that_did_is_not() {
+    let mut server = S3Server::start(false);
+    server.create_bucket(BUCKET, false);
+    let proxy = TcpProxy::start(server.port).await;
+    let impatient = S3Settings { reach_patience: Duration::ZERO, ..settings(proxy.endpoint()) };
+    let store = open(impatient).await;
+    for (answered, tries) in [(false, 1), (true, 4)] {
+        if answered {
+            server.start_again();
+            store.list("").await.unwrap();
+        }
+        server.stop();
+        let before = proxy.heads().len();
+        let error = store.list("").await.unwrap_err();
+        assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+        assert_eq!(proxy.heads().len() - before, tries, "answered: {answered}");
+    }
+}

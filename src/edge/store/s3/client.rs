@@ -14,7 +14,10 @@ use aws_sdk_s3::{
         AppName, ConfigBag, Intercept, RequestChecksumCalculation, ResponseChecksumValidation,
         RuntimeComponents, SharedCredentialsProvider, SharedHttpClient,
         StalledStreamProtectionConfig,
-        interceptors::{BeforeDeserializationInterceptorContextRef, InterceptorContext},
+        interceptors::{
+            BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+            InterceptorContext,
+        },
         retry::{ClassifyRetry, RetryAction, RetryConfig, RetryPartition, TokenBucket},
         timeout::TimeoutConfig,
     },
@@ -29,6 +32,7 @@ use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
+use tokio::time::Instant;
 
 use super::{Checksums, S3Settings};
 use crate::edge::store::Error;
@@ -41,6 +45,22 @@ const REGION_OF_OTHERS: &str = "us-east-1";
 #[derive(Clone, Debug, Default)]
 pub(super) struct ServerClock {
     seen: Arc<Mutex<Option<Timestamp>>>,
+}
+
+/// A store that has never answered is given up soon: its address may be wrong, or it is down. One that has
+/// answered gets the patience of all tries.
+#[derive(Clone, Debug)]
+struct Reached {
+    patience: Duration,
+    seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Seen {
+    Nothing,
+    /// Since when nobody answers.
+    Silence(Instant),
+    Answer,
 }
 
 /// Answers that ask for another try and that the SDK takes for final.
@@ -86,9 +106,12 @@ pub(super) async fn connect(
         let source = "no region: set `region`, AWS_REGION or the profile's region".into();
         return Err(Error::Permanent { attempt: attempt(), source });
     }
+    let reached = Reached::new(settings.reach_patience);
     let mut config = aws_sdk_s3::config::Builder::from(&shared)
         .force_path_style(settings.force_path_style)
         .retry_classifier(Busy)
+        .retry_classifier(reached.clone())
+        .interceptor(reached)
         // By default all clients of a process share 500 tokens, and some 35 failed tries use them up.
         // Here each request has its own limit, also after a week of uptime.
         .retry_partition(
@@ -128,6 +151,54 @@ impl Intercept for ServerClock {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) =
             date.map(|date| date.timestamp());
         Ok(())
+    }
+}
+
+impl Reached {
+    fn new(patience: Duration) -> Self {
+        Self { patience, seen: Arc::new(Mutex::new(Seen::Nothing)) }
+    }
+}
+
+impl Intercept for Reached {
+    fn name(&self) -> &'static str {
+        "Reached"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        _: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen::Answer;
+        Ok(())
+    }
+
+    fn read_before_attempt(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*seen, Seen::Nothing) {
+            *seen = Seen::Silence(Instant::now());
+        }
+        Ok(())
+    }
+}
+
+impl ClassifyRetry for Reached {
+    fn name(&self) -> &'static str {
+        "Reached"
+    }
+
+    fn classify_retry(&self, _: &InterceptorContext) -> RetryAction {
+        match *self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
+            Seen::Silence(since) if since.elapsed() >= self.patience => RetryAction::RetryForbidden,
+            Seen::Nothing | Seen::Silence(_) | Seen::Answer => RetryAction::NoActionIndicated,
+        }
     }
 }
 

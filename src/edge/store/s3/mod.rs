@@ -65,6 +65,8 @@ pub struct S3Settings {
     pub attempts_max: u32,
     /// The longest wait between two tries.
     pub backoff_max: Duration,
+    /// After how long no more is tried while no answer has ever come.
+    pub reach_patience: Duration,
     /// For sending one part of eight MiB and getting the answer.
     pub response_timeout: Duration,
     /// How long a transfer may stand still.
@@ -105,6 +107,8 @@ impl S3Settings {
             run: String::new(),
             attempts_max: 8,
             backoff_max: Duration::from_secs(20),
+            // The wait before the last try begins sooner and is at most eight seconds.
+            reach_patience: Duration::from_secs(5),
             response_timeout: Duration::from_mins(2),
             stall_timeout: Duration::from_secs(20),
         }
