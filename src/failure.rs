@@ -6,7 +6,9 @@ use crate::{
     domain::{
         aof, archive, capture, catalog,
         identity::{BackupId, SourceName},
-        manifest, rdb, source, topology,
+        manifest, rdb, source,
+        time_limit::TimeLimit,
+        topology,
     },
     edge::{data_directory, redis_node, server_process, spool, store},
     settings,
@@ -166,6 +168,10 @@ pub enum Failure {
     },
     #[error("source {source_name}: {finding}")]
     Unsettled { source_name: SourceName, finding: String },
+    #[error(
+        "capture shard {shard} of source {source_name}: not done within {limit} (`timeouts.capture`)"
+    )]
+    Overdue { source_name: SourceName, shard: u32, limit: TimeLimit },
     #[error("spool what the store does not take at once")]
     Spool(#[source] spool::Error),
     #[error("{attempt}")]
@@ -248,7 +254,8 @@ impl Failure {
             | Self::Topology { .. }
             | Self::Plan { .. }
             | Self::Capture { .. }
-            | Self::Unsettled { .. } => Exit::SourceUnavailable,
+            | Self::Unsettled { .. }
+            | Self::Overdue { .. } => Exit::SourceUnavailable,
             Self::Spool(source) => exit_of_spool(source),
             // Nothing is wrong with the backup, and the same call with another identity reads it.
             Self::Archive { source, .. } if source.is_of_the_identity() => Exit::Usage,
@@ -288,6 +295,9 @@ impl Failure {
             Self::Tls { .. } => "name readable PEM files in `tls:` or by --tls-ca, --tls-cert, --tls-key".into(),
             Self::Observe { source, .. } | Self::Capture { source, .. } => {
                 hint_of_node(source).into()
+            }
+            Self::Overdue { .. } => {
+                "see what slows the source or the network down, or raise `timeouts.capture`".to_owned()
             }
             Self::Topology { .. } | Self::Unsettled { .. } => {
                 "wait until the installation is settled (no failover, no slot migration), then run again".into()
@@ -380,7 +390,10 @@ const fn hint_of_node(error: &redis_node::Error) -> &'static str {
             "run again; if it is cut again, the server's log says why (memory, client-output-buffer-limit)"
         }
         redis_node::Error::Timeout { .. } => {
-            "the server is too busy, or a firewall swallows packets: try `redis-cli ping` from here"
+            "the server is too busy, or a firewall swallows packets: try `redis-cli ping` from here; `timeouts:` of the source has the limits"
+        }
+        redis_node::Error::Late { .. } => {
+            "the server may save slowly, or wait for its disk: see its log, or raise `timeouts.begin`"
         }
         redis_node::Error::AuthenticationRefused { .. } => {
             "give the password by --password-from or `auth:`, the ACL user in the URL (redis://user@host) or `auth:`"

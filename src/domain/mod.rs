@@ -25,5 +25,6 @@ mod sds;
 pub mod secret;
 pub mod shrink_guard;
 pub mod source;
+pub mod time_limit;
 pub mod topology;
 pub mod verification;

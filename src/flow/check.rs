@@ -20,12 +20,12 @@ use crate::{
         topology::{Shard, Topology},
     },
     edge::{
-        redis_node::{Snapshot, aof, bgsave, inspect::SourceAccess, replication::Limits},
+        redis_node::{Snapshot, aof, bgsave, inspect::SourceAccess},
         store::{self, Safeguards, Versioning},
     },
     failure::{Exit, Failure, chain},
     report::{CheckReport, CheckedItem, Outcome, Verdict},
-    settings::{self, ObjectLock, Settings, Spool, StoreKind},
+    settings::{self, ObjectLock, Settings, Spool, StoreKind, Timeouts},
 };
 
 pub(super) async fn run(
@@ -316,7 +316,7 @@ async fn check_source(
     }
     let plan = prepare::choose_forms(source, source.method, forms, &topology);
     if let Some(plan) = findings.keep(&format!("{subject}: plan"), plan) {
-        check_captures(&subject, &plan, forms, &access, findings).await;
+        check_captures(&subject, &plan, forms, (&access, &source.timeouts), findings).await;
     }
 }
 
@@ -351,7 +351,7 @@ async fn check_captures(
     subject: &str,
     plan: &Plan,
     forms: Forms,
-    access: &SourceAccess,
+    (access, timeouts): (&SourceAccess, &Timeouts),
     findings: &mut Findings,
 ) {
     for shard in &plan.shards {
@@ -361,10 +361,10 @@ async fn check_captures(
         }
         let mut candidates = shard.candidates.iter().peekable();
         while let Some(candidate) = candidates.next() {
-            let Err(failure) = begin(shard.shard, candidate, access).await else {
+            let Err(failure) = begin(shard.shard, candidate, (access, timeouts)).await else {
                 findings.good(&subject, proven(candidate));
                 if forms.aof {
-                    let opened = open_aof(shard.shard, candidate, access).await;
+                    let opened = open_aof(shard.shard, candidate, (access, timeouts)).await;
                     if let Some(text) = findings.keep(&subject, opened) {
                         findings.good(&subject, text);
                     }
@@ -395,11 +395,11 @@ fn proven(candidate: &Candidate) -> String {
 async fn open_aof(
     shard: u32,
     candidate: &Candidate,
-    access: &SourceAccess,
+    (access, timeouts): (&SourceAccess, &Timeouts),
 ) -> Result<String, Failure> {
     let Candidate { address, directory, names, server, run_id, .. } = candidate;
     let Some(folder) = directory else { return Ok("no data directory".to_owned()) };
-    let limits = bgsave::Limits::default();
+    let limits = timeouts.of_save();
     let opened = aof::open(address, &access.nodes, server, run_id, folder, names, limits)
         .await
         .map_err(|source| Failure::Capture { shard, node: address.clone(), source })?;
@@ -408,15 +408,20 @@ async fn open_aof(
     Ok(format!("{address} keeps {files} append-only files of {}", bytes.display().iec()))
 }
 
-async fn begin(shard: u32, candidate: &Candidate, access: &SourceAccess) -> Result<(), Failure> {
+async fn begin(
+    shard: u32,
+    candidate: &Candidate,
+    (access, timeouts): (&SourceAccess, &Timeouts),
+) -> Result<(), Failure> {
     let Candidate { address, method, directory, names, server, run_id, .. } = candidate;
     let begun = match (method, directory) {
         (Some(Method::Bgsave), Some(folder)) => {
-            let (name, limits) = (names.dbfilename.as_deref(), bgsave::Limits::default());
+            let (name, limits) = (names.dbfilename.as_deref(), timeouts.of_save());
             bgsave::save(address, &access.nodes, run_id, folder, name, limits).await.map(drop)
         }
         (Some(_), _) => {
-            Snapshot::begin(address, &access.nodes, server, Limits::default()).await.map(drop)
+            let limits = timeouts.of_replication();
+            Snapshot::begin(address, &access.nodes, server, limits).await.map(drop)
         }
         (None, _) => Ok(()),
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Context;
+use super::{Context, transfer::Pace};
 use crate::{
     edge::store::{self, AsOf, Directory, LockOnPut, S3, S3Settings, Store},
     failure::Failure,
@@ -16,6 +16,8 @@ use crate::{
 pub(super) struct Opened {
     pub(super) name: String,
     pub(super) store: Arc<dyn Store>,
+    /// How fast backups may be sent to it.
+    pub(super) pace: Pace,
 }
 
 pub(super) async fn open(store: &settings::Store, context: &Context) -> Result<Opened, Failure> {
@@ -28,7 +30,11 @@ pub(super) async fn open(store: &settings::Store, context: &Context) -> Result<O
             Arc::new(Box::pin(connect).await.map_err(failed)?)
         }
     };
-    Ok(Opened { name: store.name.clone(), store: (context.over_store)(opened) })
+    Ok(Opened {
+        name: store.name.clone(),
+        store: (context.over_store)(opened),
+        pace: Pace::new(store.upload_max_per_second),
+    })
 }
 
 /// The store as it was at that moment, or as it is. What is opened for the past can change nothing.
@@ -37,11 +43,11 @@ pub(super) async fn open_as_of(
     as_of: Option<Timestamp>,
     context: &Context,
 ) -> Result<Opened, Failure> {
-    let Opened { name, store } = open(store, context).await?;
-    let Some(at) = as_of else { return Ok(Opened { name, store }) };
+    let Opened { name, store, pace } = open(store, context).await?;
+    let Some(at) = as_of else { return Ok(Opened { name, store, pace }) };
     let past = AsOf::new(store, at).await;
     let past = past.map_err(|source| Failure::OpenStore { store: name.clone(), source })?;
-    Ok(Opened { name, store: Arc::new(past) })
+    Ok(Opened { name, store: Arc::new(past), pace })
 }
 
 /// All objects that are written through a store, once opened, are locked until the same moment.
@@ -57,6 +63,7 @@ fn s3_settings(config: &settings::S3, run: u64, now: Timestamp) -> S3Settings {
         server_side_encryption,
         checksums,
         object_lock,
+        upload_max_per_second: _,
     } = config.clone();
     S3Settings {
         prefix,

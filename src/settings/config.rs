@@ -18,6 +18,7 @@ use crate::domain::{
     retention::{Age, Keep},
     shrink_guard,
     source::NodeAddress,
+    time_limit::TimeLimit,
 };
 
 /// Configuration of redis-backup. Secrets never stand in it.
@@ -98,6 +99,9 @@ pub struct Source {
     /// Server for `verify --level load`; otherwise one that fits is looked for in PATH.
     pub server_binary: Option<PathBuf>,
     pub spool: Option<Spool>,
+    /// After how long what does not come is given up.
+    #[serde(default)]
+    pub timeouts: Timeouts,
     #[serde(default)]
     pub compression: Compression,
     /// Shards captured at the same time.
@@ -159,6 +163,27 @@ pub struct Spool {
     pub bytes_max: ByteSize,
 }
 
+/// Lengths of time such as `30s`, `10m` or `4h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// To a node or sentinel, and for its TLS handshake.
+    #[schemars(with = "Option<String>")]
+    pub connect: TimeLimit,
+    /// To one command, also of a server that forks.
+    #[schemars(with = "Option<String>")]
+    pub reply: TimeLimit,
+    /// For a delay of the server's, its fork and, where it saves first, its save.
+    #[schemars(with = "Option<String>")]
+    pub begin: TimeLimit,
+    /// For the next byte of a snapshot, keep-alives included.
+    #[schemars(with = "Option<String>")]
+    pub silence: TimeLimit,
+    /// For everything about one shard, from the first node that is tried to the last byte that is stored.
+    #[schemars(with = "Option<String>")]
+    pub capture: TimeLimit,
+}
+
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Compression {
@@ -179,6 +204,9 @@ pub enum Store {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Directory {
     pub path: PathBuf,
+    /// Such as `50MiB`: how fast backups may be sent to it; without it as fast as it takes them.
+    #[schemars(with = "Option<String>")]
+    pub upload_max_per_second: Option<ByteSize>,
 }
 
 /// Credentials come from the AWS SDK's own chain: environment, profile, web identity, container, instance.
@@ -201,6 +229,9 @@ pub struct S3 {
     #[serde(default)]
     pub checksums: Checksums,
     pub object_lock: Option<ObjectLock>,
+    /// Such as `50MiB`: how fast backups may be sent to it; without it as fast as it takes them.
+    #[schemars(with = "Option<String>")]
+    pub upload_max_per_second: Option<ByteSize>,
 }
 
 /// Every object is locked as it is written. The bucket must have Object Lock.

@@ -7,6 +7,7 @@ mod place;
 mod schedule;
 mod secret;
 mod store_text;
+mod timeouts;
 
 use std::{
     collections::BTreeMap,
@@ -15,13 +16,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytesize::ByteSize;
 use jiff::SignedDuration;
 
 use self::place::Places;
 pub use self::{
     config::{
         CaptureKind, Checksums, Compression, Config, Directory, ObjectLock, Retention, S3,
-        SecretFrom, ServerSideEncryption,
+        SecretFrom, ServerSideEncryption, Timeouts,
     },
     error::Error,
 };
@@ -54,6 +56,9 @@ const BACKUPS_AT_ONCE: usize = 2;
 
 /// What a spool may take of a disk when no config says so.
 const SPOOL_BYTES_MAX: u64 = 8 << 30;
+
+/// Below it, a unit was forgotten.
+const UPLOAD_MAX_PER_SECOND_MIN: u64 = 64 << 10;
 
 /// Stores that one capture is sent to: each needs a part of the memory for what is under way.
 pub const STORES_MAX: usize = 3;
@@ -91,6 +96,7 @@ pub struct Source {
     pub method: MethodChoice,
     pub server_binary: Option<PathBuf>,
     pub spool: Spool,
+    pub timeouts: Timeouts,
     pub codec: Codec,
     pub level: i32,
     pub captures_at_once: usize,
@@ -124,12 +130,25 @@ pub struct Store {
     /// The config's name, or the text that named it.
     pub name: String,
     pub kind: StoreKind,
+    /// Bytes that may be sent to it.
+    pub upload_max_per_second: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreKind {
     Directory(PathBuf),
     S3(S3),
+}
+
+impl Store {
+    fn new(name: &str, kind: StoreKind, upload_max_per_second: Option<ByteSize>) -> Self {
+        let limit = match &kind {
+            StoreKind::Directory(_) => upload_max_per_second,
+            StoreKind::S3(s3) => s3.upload_max_per_second,
+        };
+        let upload_max_per_second = limit.map(|limit| limit.as_u64());
+        Self { name: name.to_owned(), kind, upload_max_per_second }
+    }
 }
 
 impl fmt::Display for Store {
@@ -309,6 +328,7 @@ impl Settings {
             method: MethodChoice::default(),
             server_binary: None,
             spool: None,
+            timeouts: Timeouts::default(),
             compression: Compression::default(),
             captures_at_once: None,
             skew_max_seconds: None,
@@ -352,7 +372,7 @@ impl Settings {
             return Ok(Self::configured_store(name, store));
         }
         match store_text::parse(text)? {
-            Some(kind) => Ok(Store { name: text.to_owned(), kind }),
+            Some(kind) => Ok(Store::new(text, kind, None)),
             None => Err(Error::UnknownStore {
                 name: text.to_owned(),
                 known: self.config.stores.keys().cloned().collect(),
@@ -395,11 +415,13 @@ impl Settings {
     }
 
     fn configured_store(name: &StoreName, store: &config::Store) -> Store {
-        let kind = match store {
-            config::Store::Directory(Directory { path }) => StoreKind::Directory(path.clone()),
-            config::Store::S3(s3) => StoreKind::S3(s3.clone()),
-        };
-        Store { name: name.to_string(), kind }
+        match store {
+            config::Store::Directory(Directory { path, upload_max_per_second }) => {
+                let kind = StoreKind::Directory(path.clone());
+                Store::new(name.as_str(), kind, *upload_max_per_second)
+            }
+            config::Store::S3(s3) => Store::new(name.as_str(), StoreKind::S3(s3.clone()), None),
+        }
     }
 }
 
@@ -489,8 +511,24 @@ fn data_dirs(source: &config::Source, address: &SourceAddress) -> BTreeMap<NodeA
 
 fn check_store(store: &config::Store) -> Result<(), Finding> {
     match store {
-        config::Store::Directory(Directory { path: _ }) => Ok(()),
-        config::Store::S3(s3) => check_lock(s3).map_err(|(key, finding)| (key, finding.to_owned())),
+        config::Store::Directory(Directory { path: _, upload_max_per_second }) => {
+            check_upload_limit(*upload_max_per_second)
+                .map_err(|finding| ("directory.uploadMaxPerSecond", finding.to_owned()))
+        }
+        config::Store::S3(s3) => {
+            check_lock(s3).map_err(|(key, finding)| (key, finding.to_owned()))?;
+            check_upload_limit(s3.upload_max_per_second)
+                .map_err(|finding| ("s3.uploadMaxPerSecond", finding.to_owned()))
+        }
+    }
+}
+
+fn check_upload_limit(limit: Option<ByteSize>) -> Result<(), &'static str> {
+    match limit {
+        Some(limit) if limit.as_u64() < UPLOAD_MAX_PER_SECOND_MIN => {
+            Err("less than 64KiB a second would never end; write such as `50MiB`, or leave it out")
+        }
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -559,6 +597,7 @@ fn resolve_source(
         method: source.method,
         server_binary: source.server_binary.clone(),
         spool: resolve_spool(source.spool.as_ref(), environment),
+        timeouts: source.timeouts,
         codec,
         level: level.unwrap_or_else(|| codec.default_level()),
         captures_at_once: source

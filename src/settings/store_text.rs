@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use super::{Checksums, Error, ObjectLock, S3, ServerSideEncryption, StoreKind, check_lock};
+use super::{
+    Checksums, Error, ObjectLock, S3, ServerSideEncryption, StoreKind, check_lock,
+    check_upload_limit,
+};
 use crate::domain::lock::LockMode;
 
 /// None when the text has neither the form of a path nor of a URL, and so can only be a name.
@@ -73,6 +76,13 @@ fn s3(text: &str) -> Result<S3, Error> {
                     _ => return Err(failed("encryption is sse-s3, sse-kms or sse-kms:KEY".into())),
                 });
             }
+            "uploadMaxPerSecond" => {
+                let limit = value
+                    .parse()
+                    .map_err(|_| failed("uploadMaxPerSecond is a size such as 50MiB".to_owned()))?;
+                check_upload_limit(Some(limit)).map_err(|finding| failed(finding.to_owned()))?;
+                s3.upload_max_per_second = Some(limit);
+            }
             "objectLock" => {
                 s3.object_lock = Some(object_lock(&value).ok_or_else(|| {
                     failed("objectLock is governance:DAYS or compliance:DAYS".to_owned())
@@ -80,7 +90,7 @@ fn s3(text: &str) -> Result<S3, Error> {
             }
             _ => {
                 return Err(failed(format!(
-                    "{key:?} is not known: use region, endpoint, caFile, storageClass, pathStyle, checksums, encryption, objectLock"
+                    "{key:?} is not known: use region, endpoint, caFile, storageClass, pathStyle, checksums, encryption, objectLock, uploadMaxPerSecond"
                 )));
             }
         }

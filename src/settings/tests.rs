@@ -47,6 +47,20 @@ fn a_good_config_is_read() {
 }
 
 #[test]
+fn limits_are_those_of_the_config_or_the_defaults() {
+    let text = GOOD.replace("primary: never", "timeouts: {reply: 30s, capture: 2h}");
+    let text = text.replace("/backups}", "/backups, uploadMaxPerSecond: 50MiB}");
+    let settings = parse(&text.replace("bucket:", "uploadMaxPerSecond: 1 MB, bucket:")).unwrap();
+    let limit = |store: &str| settings.store(store).unwrap().upload_max_per_second;
+    assert_eq!((limit("disk"), limit("s3"), limit("./x")), (Some(50 << 20), Some(1_000_000), None));
+    assert_eq!(limit("s3://b/p?uploadMaxPerSecond=2MiB"), Some(2 << 20));
+    let source = settings.source(&"cache".parse().unwrap(), &no_environment).unwrap();
+    let Timeouts { connect, reply, begin, silence, capture } = source.timeouts;
+    let texts = [connect, reply, begin, silence, capture].map(|limit| limit.to_string());
+    assert_eq!(texts, ["5s", "30s", "4h", "1m", "2h"]);
+}
+
+#[test]
 fn a_schedule_keeps_what_it_says_unless_a_store_says_otherwise() {
     let keep = |stores: &str| {
         let text = GOOD.replace("stores: [s3]", &format!("stores: [{stores}], keep: {{last: 3}}"));
@@ -161,6 +175,19 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("stores:\n", "serve: {listen: '8080'}\nstores:\n", "serve.listen: \"8080\" is no address"),
     ("stores:\n", "serve: {backupsAtOnce: 0}\nstores:\n", "serve.backupsAtOnce: 0 backs up"),
     ("stores:\n", "stores: 5\nstore:\n", "redis-backup.yaml:12:"),
+    (
+        "disk: {directory: {path: /backups",
+        "disk: {directory: {path: /backups, uploadMaxPerSecond: 50",
+        "stores.disk.directory.uploadMaxPerSecond: less than 64KiB a second",
+    ),
+    (
+        "bucket: redis-backups",
+        "uploadMaxPerSecond: 1KiB, bucket: redis-backups",
+        "stores.s3.s3.uploadMaxPerSecond: less than 64KiB a second",
+    ),
+    ("primary: never", "timeouts: {reply: 30}", "redis-backup.yaml:11:"),
+    ("primary: never", "timeouts: {reply: soon}", "\"soon\" is no limit of time: write `30s`"),
+    ("primary: never", "timeouts: {replies: 3s}", "did you mean `reply`?"),
     ("  cache:", "  Cache:", "source name \"Cache\""),
 ];
 

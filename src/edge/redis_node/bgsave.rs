@@ -44,6 +44,9 @@ impl Default for Limits {
     }
 }
 
+/// For a server to reap a child that has ended: it looks ten times a second, unless it is busy.
+const REAP_MAX: Duration = Duration::from_secs(10);
+
 /// What a save ended in.
 #[derive(Debug)]
 pub struct Saved {
@@ -124,6 +127,18 @@ pub async fn save(
         }
     }
     Err(failed(SaveError::Killed { attempts: ATTEMPTS_MAX }))
+}
+
+/// Waits, not for long, until the node has no saving child any more. Who cannot be asked is not waited for.
+pub async fn wait_for_child(address: &NodeAddress, access: &Access) {
+    let limits = Limits { save_max: REAP_MAX, ..Limits::default() };
+    let Ok(node) = Connection::open(address, access).await else { return };
+    let (mut saver, mut pause) = (Saver { node, limits }, Pause::new(limits));
+    while saver.look().await.is_ok_and(|seen| seen.save_in_progress) {
+        if pause.next().await.is_err() {
+            break;
+        }
+    }
 }
 
 fn check_room(folder: &Path, old: &Dumps, before: &Persistence) -> Result<(), SaveError> {
@@ -223,7 +238,7 @@ impl Saver {
     }
 
     fn late(&self, limit: Duration) -> Error {
-        Error::Timeout { attempt: ATTEMPT, address: self.node.address().clone(), limit }
+        Error::Late { attempt: ATTEMPT, address: self.node.address().clone(), limit }
     }
 }
 

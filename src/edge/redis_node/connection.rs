@@ -1,12 +1,16 @@
 //! A connection to one node: reached, encrypted, authenticated. Never retries; the caller knows what may be repeated.
 
-use std::{io, time::Duration};
+use std::{io, net::IpAddr, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Cmd, FromRedisValue, ProtocolVersion, RedisConnectionInfo, RedisError,
     aio::MultiplexedConnection,
 };
-use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    task::JoinHandle,
+    time::timeout,
+};
 
 use super::{
     Error, Tls,
@@ -103,6 +107,12 @@ impl Connection {
     }
 }
 
+/// The first IP address of a node's host, the IPv4 one if it has several; none where it is not found in time.
+pub async fn resolve(node: &NodeAddress, limit: Duration) -> Option<IpAddr> {
+    let found = timeout(limit, lookup_host((node.host(), node.port()))).await.ok()?.ok()?;
+    found.map(|address| address.ip()).min()
+}
+
 /// Reach, encrypt, authenticate, and have one PING answered: a refusal of any kind shows here,
 /// also that of a client certificate, which TLS 1.3 tells only with the first bytes read.
 pub(super) async fn open(
@@ -127,7 +137,10 @@ async fn reach(
 ) -> Result<Stream, Error> {
     let unreachable = |source| Error::Unreachable { attempt, address: address.clone(), source };
     let limit = access.connect_timeout;
-    let late = || io::Error::from(io::ErrorKind::TimedOut);
+    let late = || {
+        let text = format!("no answer within {} s (`timeouts.connect`)", limit.as_secs_f64());
+        io::Error::new(io::ErrorKind::TimedOut, text)
+    };
     let connecting = TcpStream::connect((address.host(), address.port()));
     let stream =
         timeout(limit, connecting).await.unwrap_or_else(|_| Err(late())).map_err(unreachable)?;

@@ -48,6 +48,9 @@ pub enum Error {
     },
     #[error("{attempt} at {address}: no answer within {} s", limit.as_secs_f64())]
     Timeout { attempt: &'static str, address: NodeAddress, limit: Duration },
+    /// It lives, and does not begin to send, or does not end its save.
+    #[error("{attempt} at {address}: its snapshot was not ready within {} s (`timeouts.begin`)", limit.as_secs_f64())]
+    Late { attempt: &'static str, address: NodeAddress, limit: Duration },
     #[error("{attempt} at {address}: the server answered {reply:?}; {advice}")]
     AuthenticationRefused {
         attempt: &'static str,

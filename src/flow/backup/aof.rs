@@ -16,10 +16,7 @@ use crate::{
     },
     edge::{
         live_directory::AofFile,
-        redis_node::{
-            aof::{OpenedAof, open},
-            bgsave::Limits,
-        },
+        redis_node::aof::{OpenedAof, open},
     },
     failure::Failure,
     flow::transfer::{CapturedAof, Origin, Pipeline, capture_aof},
@@ -105,7 +102,7 @@ async fn open_files(
         finding: format!("append-only files of {address} without its data directory"),
         hint: "name it by `dataDir`".to_owned(),
     })?;
-    let limits = Limits::default();
+    let limits = job.task.source.timeouts.of_save();
     open(address, &job.access.nodes, server, run_id, folder, names, limits)
         .await
         .map_err(|source| Failure::Capture { shard, node: address.clone(), source })

@@ -19,7 +19,8 @@ use crate::{
     flow::{
         Context,
         catalog::Located,
-        stores, sweep,
+        stores::{self, Opened},
+        sweep,
         transfer::{Budget, Outlet, Packed, StoredEverywhere, Versions, upload_packed},
     },
 };
@@ -250,7 +251,8 @@ impl Lane {
     fn outlet(&self) -> Outlet<'_> {
         self.is_used.store(true, Ordering::Relaxed);
         let lose = Box::new(|failure| self.lose(&failure));
-        Outlet { store: &*self.located.opened.store, budget: &self.budget, lose }
+        let Opened { name: _, store, pace } = &self.located.opened;
+        Outlet { store: &**store, budget: &self.budget, pace, lose }
     }
 }
 

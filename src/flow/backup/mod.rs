@@ -4,6 +4,7 @@ mod aftermath;
 mod aof;
 pub(super) mod commit;
 pub(super) mod guard;
+mod hosts;
 mod lanes;
 pub(super) mod prepare;
 mod rdb;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 
 use self::{
     aftermath::{apply_retention, note_run},
+    hosts::Hosts,
     lanes::{Lane, Lanes},
     prepare::Prepared,
     tasks::{Task, tasks},
@@ -196,7 +198,17 @@ async fn store_archives(
     warnings.extend(admit(task, lanes, &origin, context).await?);
 
     let halt = watch::Sender::new(false);
-    let job = shards::Job { task, backup, lanes, access: &access, spool: &spool, context, halt };
+    let job = shards::Job {
+        task,
+        backup,
+        lanes,
+        access: &access,
+        spool: &spool,
+        context,
+        halt,
+        hosts: &Hosts::default(),
+        overdue: None,
+    };
     let (topology, shards) = shards::capture_all(&job, topology, plan, &mut warnings).await?;
 
     let installation = commit::store_installation(&job, &topology, &shards).await?;

@@ -105,12 +105,12 @@ pub(super) fn server(plan: &Plan) -> crate::domain::manifest::Server {
 /// Connection settings of a source, its TLS files loaded.
 pub(in crate::flow) fn access(source: &settings::Source) -> Result<SourceAccess, Failure> {
     Ok(SourceAccess {
-        nodes: access_of(&source.name, &source.access)?,
-        sentinels: access_of(&source.name, &source.sentinel_access)?,
+        nodes: access_of(source, &source.access)?,
+        sentinels: access_of(source, &source.sentinel_access)?,
     })
 }
 
-fn access_of(name: &SourceName, access: &settings::Access) -> Result<Access, Failure> {
+fn access_of(source: &settings::Source, access: &settings::Access) -> Result<Access, Failure> {
     let settings::Access { username, password, tls } = access.clone();
     let tls = tls
         .map(|settings::Tls { ca_file, cert_file, key_file, server_name }| {
@@ -118,8 +118,13 @@ fn access_of(name: &SourceName, access: &settings::Access) -> Result<Access, Fai
             Tls::load(&files, server_name.as_deref())
         })
         .transpose()
-        .map_err(|source| Failure::Tls { source_name: name.clone(), source })?;
-    Ok(Access { credentials: Credentials { username, password }, tls, ..Access::default() })
+        .map_err(|error| Failure::Tls { source_name: source.name.clone(), source: error })?;
+    Ok(Access {
+        credentials: Credentials { username, password },
+        tls,
+        connect_timeout: source.timeouts.connect.get(),
+        response_timeout: source.timeouts.reply.get(),
+    })
 }
 
 /// Looks until the source is settled, within a limit.

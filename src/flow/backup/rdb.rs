@@ -12,8 +12,7 @@ use crate::{
     },
     edge::redis_node::{
         self, SaveError, Snapshot,
-        bgsave::{Limits as SaveLimits, Saved, save},
-        replication::Limits,
+        bgsave::{Saved, save},
     },
     failure::Failure,
     flow::transfer::{Captured, Origin, Pipeline, capture, capture_file},
@@ -100,9 +99,14 @@ async fn by_replication(
     pipeline: Pipeline<'_>,
 ) -> Result<Taken, Failure> {
     let Origin { source: _, shard, node } = origin;
-    let snapshot = Snapshot::begin(node, &job.access.nodes, &candidate.server, Limits::default());
-    let failed = |source| Failure::Capture { shard: *shard, node: node.clone(), source };
-    let snapshot = job.unless_ended(async { snapshot.await.map_err(failed) }).await?;
+    let limits = job.task.source.timeouts.of_replication();
+    let snapshot = async {
+        let turn = job.hosts.turn(node, &job.access.nodes).await;
+        let snapshot = Snapshot::begin(node, &job.access.nodes, &candidate.server, limits).await;
+        let failed = |source| Failure::Capture { shard: *shard, node: node.clone(), source };
+        Ok((snapshot.map_err(failed)?, turn))
+    };
+    let (snapshot, turn) = job.unless_ended(snapshot).await?;
     let id = snapshot.replication_id().to_owned();
     let replication = ReplicationPoint { id, offset: snapshot.offset() };
     let reach = Reach { captured_at: snapshot.asked_at(), replication };
@@ -115,7 +119,8 @@ async fn by_replication(
         .bar(format!("shard {shard} from {node}"), snapshot.length_hint().or(about_bytes));
     // Large as it is, it is kept out of what every caller carries.
     let captured =
-        Box::pin(capture(origin, snapshot, expectations, pipeline, &bar, job.ended())).await;
+        Box::pin(capture(origin, (snapshot, turn), expectations, pipeline, &bar, job.ended()))
+            .await;
     bar.finish();
     Ok(Taken { captured: captured?, reach })
 }
@@ -134,9 +139,13 @@ async fn by_bgsave(
         hint: "name it by `dataDir`".to_owned(),
     })?;
     let dbfilename = candidate.names.dbfilename.as_deref();
-    let limits = SaveLimits::default();
-    let saved = save(node, &job.access.nodes, &candidate.run_id, folder, dbfilename, limits);
-    let Saved { asked, dump } = job.unless_ended(async { saved.await.map_err(failed) }).await?;
+    let limits = job.task.source.timeouts.of_save();
+    let saved = async {
+        let _turn = job.hosts.turn(node, &job.access.nodes).await;
+        let saved = save(node, &job.access.nodes, &candidate.run_id, folder, dbfilename, limits);
+        saved.await.map_err(failed)
+    };
+    let Saved { asked, dump } = job.unless_ended(saved).await?;
     tracing::info!(file = %dump.name.display(), bytes = dump.bytes, "saved");
     let bar = job.context.progress.bar(format!("shard {shard} saved by {node}"), Some(dump.bytes));
     let captured = capture_file(origin, dump.file, expectations, pipeline, &bar, job.ended()).await;

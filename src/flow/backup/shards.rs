@@ -4,11 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
 use super::{
     Task,
     aof::{self, CapturedAofSet},
+    hosts::Hosts,
     lanes::Lanes,
     prepare,
     rdb::{self, CapturedRdb},
@@ -40,6 +44,16 @@ pub(super) struct Job<'a> {
     pub(super) context: &'a Context,
     /// Set by the first capture that fails for good, for the others.
     pub(super) halt: watch::Sender<bool>,
+    pub(super) hosts: &'a Hosts,
+    /// When the capture of one shard must have ended.
+    pub(super) overdue: Option<Overdue>,
+}
+
+/// A shard, and when its capture is given up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Overdue {
+    shard: u32,
+    at: Instant,
 }
 
 impl Job<'_> {
@@ -53,7 +67,24 @@ impl Job<'_> {
                 source_name: self.task.source.name.clone(),
                 finding: "another shard failed".to_owned(),
             },
+            failure = self.overdue() => failure,
         }
+    }
+
+    /// Never returns unless the shard took too long, whatever it may still send.
+    async fn overdue(&self) -> Failure {
+        let Some(Overdue { shard, at }) = self.overdue else { return std::future::pending().await };
+        sleep_until(at).await;
+        let limit = self.task.source.timeouts.capture;
+        Failure::Overdue { source_name: self.task.source.name.clone(), shard, limit }
+    }
+
+    /// The same job for one shard, which has until then.
+    fn of_shard(&self, shard: u32) -> Job<'_> {
+        let at = Instant::now() + self.task.source.timeouts.capture.get();
+        let Self { task, backup, lanes, access, spool, context, halt, hosts, overdue: _ } = self;
+        let (halt, overdue) = (halt.clone(), Some(Overdue { shard, at }));
+        Job { task, backup, lanes, access, spool, context, halt, hosts, overdue }
     }
 
     /// Drops `act`, which writes to no store, as soon as it is of no more use.
@@ -204,6 +235,7 @@ pub(super) fn skew_seconds(shards: &[ShardCapture]) -> f64 {
 /// Tries the shard's candidates in order.
 #[tracing::instrument(skip_all, fields(shard = plan.shard))]
 async fn capture_shard(job: &Job<'_>, plan: &ShardPlan) -> Result<ShardCapture, Failure> {
+    let job = &job.of_shard(plan.shard);
     let mut candidates: VecDeque<&Candidate> = plan.candidates.iter().collect();
     loop {
         let Some(candidate) = candidates.pop_front() else {

@@ -101,6 +101,7 @@ async fn copy_archives(
         to: to_store,
         backup: &from.backup,
         budget: &job.budget,
+        pace: &to.opened.pace,
         context,
     };
     let (mut versions, mut oldest) = (Versions::new(), None);

@@ -72,12 +72,13 @@ pub(crate) struct StoredEverywhere {
     pub(crate) versions: Vec<Option<Versions>>,
 }
 
+/// What comes with the snapshot is let go of when its last byte is there, however slow the stores are.
 /// Runs the pipeline until the framing has proven the end of the RDB and the stores have all of it, or
 /// until `ended` tells why it shall end before. A store that fails is lost, and the others go on; when
 /// all are lost, this fails, and each outlet has been told its reason.
 pub(crate) async fn capture(
     origin: &Origin,
-    mut snapshot: Snapshot,
+    (mut snapshot, turn): (Snapshot, impl Send),
     expectations: &Expectations,
     pipeline: Pipeline<'_>,
     bar: &Bar,
@@ -102,7 +103,7 @@ pub(crate) async fn capture(
             })?;
             bar.add(count as u64);
             if count == 0 {
-                drop(filled);
+                drop((filled, turn));
                 return Ok(());
             }
             if filled.send(chunk).await.is_err() {

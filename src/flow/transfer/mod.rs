@@ -2,6 +2,7 @@
 
 mod capture;
 mod capture_aof;
+mod pace;
 mod read_back;
 mod relay;
 mod upload;
@@ -26,6 +27,7 @@ use crate::{
 pub(crate) use self::{
     capture::{Captured, Origin, Pipeline, StoredEverywhere, capture, capture_file},
     capture_aof::{CapturedAof, capture_aof},
+    pace::Pace,
     read_back::{Plain, Scanned, Scanner, Sink, read_back, unpack},
     relay::{Relay, Relayed, relay},
     upload::{Outlet, Packed, pack, upload_packed},

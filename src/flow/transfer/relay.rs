@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Budget, upload::object};
+use super::{Budget, Pace, upload::object};
 use crate::{
     domain::{
         digest::{Digester, Digests},
@@ -23,6 +23,8 @@ pub(crate) struct Relay<'a> {
     pub(crate) to: &'a dyn Store,
     pub(crate) backup: &'a BackupId,
     pub(crate) budget: &'a Budget,
+    /// Of the other store.
+    pub(crate) pace: &'a Pace,
     pub(crate) context: &'a Context,
 }
 
@@ -123,7 +125,10 @@ impl Relay<'_> {
             while body.room() > 0 {
                 if rest.is_empty() {
                     match self.next(&mut *download).await?.map_err(failed)? {
-                        Some(bytes) => rest = bytes,
+                        Some(bytes) => {
+                            self.wait_for(bytes.len()).await?;
+                            rest = bytes;
+                        }
                         None => break,
                     }
                 }
@@ -148,6 +153,15 @@ impl Relay<'_> {
             Some(finding) => Err(corrupt(finding)),
             None => Ok(found),
         }
+    }
+
+    /// Until so many bytes may leave, unless a signal comes.
+    async fn wait_for(self, bytes: usize) -> Result<(), Failure> {
+        let wait = async {
+            self.pace.wait_for(bytes).await;
+            Ok(())
+        };
+        self.context.unless_ended(wait).await
     }
 
     /// The next bytes, unless a signal comes.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::{sync::watch, time::timeout};
 
-use super::{Budget, OBJECT_BYTES_MAX};
+use super::{Budget, OBJECT_BYTES_MAX, Pace};
 use crate::{
     domain::{
         archive::{Codec, Encoder, Recipients},
@@ -28,6 +28,7 @@ pub(super) const TAKE_BACK_LIMIT: Duration = Duration::from_secs(8);
 pub(crate) struct Outlet<'a> {
     pub(crate) store: &'a dyn Store,
     pub(crate) budget: &'a Budget,
+    pub(crate) pace: &'a Pace,
     /// Told at once why nothing more goes to this store.
     pub(crate) lose: Box<dyn Fn(Failure) + Send + Sync + 'a>,
 }
@@ -98,7 +99,7 @@ async fn upload(
     let mut rest = Bytes::new();
     loop {
         if rest.is_empty() {
-            match next(&mut incoming).await? {
+            match next(outlet.pace, &mut incoming).await? {
                 Some(bytes) => rest = bytes,
                 None if !objects.is_empty() => return Ok(objects),
                 None => {}
@@ -108,7 +109,7 @@ async fn upload(
         let key = key_of(u32::try_from(index).unwrap_or(u32::MAX))?;
         let attempt = |source| Failure::Store { attempt: format!("store {key}"), source };
         let mut upload = outlet.store.upload(&key).await.map_err(attempt)?;
-        let sent = send_object(outlet.budget, &mut *upload, &mut incoming, &mut rest).await;
+        let sent = send_object(outlet, &mut *upload, &mut incoming, &mut rest).await;
         let finished = match sent {
             Ok(()) => finish(upload, &key, index, &mut incoming.digests).await,
             Err(failure) => {
@@ -123,18 +124,19 @@ async fn upload(
 
 /// Sends parts until the object is as long as it may be or the spool ends.
 async fn send_object(
-    budget: &Budget,
+    outlet: &Outlet<'_>,
     upload: &mut dyn Upload,
     incoming: &mut Incoming,
     rest: &mut Bytes,
 ) -> Result<(), Failure> {
+    let Outlet { store: _, budget, pace, lose: _ } = outlet;
     let mut left = OBJECT_BYTES_MAX;
     while left > 0 && !rest.is_empty() {
         let share = budget.part().await;
         let mut body = budget.buffer();
         while body.room() > 0 {
             if rest.is_empty() {
-                match next(incoming).await? {
+                match next(pace, incoming).await? {
                     Some(bytes) => *rest = bytes,
                     None => break,
                 }
@@ -148,7 +150,7 @@ async fn send_object(
             .await
             .map_err(|source| Failure::Store { attempt: "store a part".to_owned(), source })?;
         if rest.is_empty() && left > 0 {
-            match next(incoming).await? {
+            match next(pace, incoming).await? {
                 Some(bytes) => *rest = bytes,
                 None => break,
             }
@@ -175,15 +177,18 @@ async fn finish(
     Ok(object(key.clone(), stored.version_id, digests))
 }
 
-/// The next bytes of the spool. A spool broken by the encoder never answers: the encoder's own
+/// The next bytes of the spool, as soon as they may leave. A spool broken by the encoder never answers: the encoder's own
 /// failure says why, and stops this.
-async fn next(incoming: &mut Incoming) -> Result<Option<Bytes>, Failure> {
+async fn next(pace: &Pace, incoming: &mut Incoming) -> Result<Option<Bytes>, Failure> {
     let Incoming { spool, digests: _, stop } = incoming;
     let bytes = async {
-        match spool.next().await {
+        let bytes = match spool.next().await {
             Err(spool::Error::Broken) => std::future::pending().await,
-            other => other.map_err(Failure::Spool),
-        }
+            other => other.map_err(Failure::Spool)?,
+        };
+        // What waits here is held back from the spool, which then slows down whoever reads a file.
+        pace.wait_for(bytes.as_ref().map_or(0, Bytes::len)).await;
+        Ok(bytes)
     };
     tokio::select! {
         biased;

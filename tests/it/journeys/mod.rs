@@ -10,6 +10,7 @@ mod directory;
 mod encrypted;
 mod files;
 mod interrupted;
+mod limits;
 mod live_aof;
 mod locked;
 mod resumed;

@@ -30,11 +30,13 @@ const SPARE_BYTES_MIN: usize = 64 << 10;
 pub struct Limits {
     /// How long the server may send nothing at all, keep-alives included.
     pub silence_max: Duration,
+    /// Until the first byte is announced, keep-alives or not.
+    pub begin_max: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { silence_max: Duration::from_mins(1) }
+        Self { silence_max: Duration::from_mins(1), begin_max: Duration::from_hours(4) }
     }
 }
 
@@ -87,7 +89,9 @@ impl Snapshot {
         let asked_at = server_time(&mut link).await?;
         link.silence_max = limits.silence_max;
         configure(&mut link, server).await?;
-        Self::synchronise(link, asked_at).await
+        let limit = limits.begin_max;
+        let late = |_| Error::Late { attempt: ATTEMPT, address: address.clone(), limit };
+        timeout(limit, Self::synchronise(link, asked_at)).await.map_err(late)?
     }
 
     async fn synchronise(mut link: Link, asked_at: Timestamp) -> Result<Self, Error> {

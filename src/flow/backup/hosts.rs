@@ -1,0 +1,85 @@
+//! One fork at a time on each host: two copies of datasets in its memory are one too many. Only makes wait.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::OwnedMutexGuard;
+
+use crate::{
+    domain::source::NodeAddress,
+    edge::redis_node::{Access, bgsave::wait_for_child, connection::resolve},
+};
+
+/// The hosts of a source, as its addresses tell them apart.
+#[derive(Debug, Default)]
+pub(super) struct Hosts {
+    by_host: Mutex<BTreeMap<Host, LastFork>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Host {
+    Address(IpAddr),
+    /// One that cannot be resolved here.
+    Name(String),
+}
+
+/// The node that forked last.
+type LastFork = Arc<tokio::sync::Mutex<Option<NodeAddress>>>;
+
+/// Until it is dropped no other node of the same host is asked for a fork.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _held: OwnedMutexGuard<Option<NodeAddress>>,
+}
+
+impl Hosts {
+    /// Waits until no capture has a fork on the node's host, and the child of the last one has ended.
+    pub(super) async fn turn(&self, node: &NodeAddress, access: &Access) -> Turn {
+        let host = match resolve(node, access.connect_timeout).await {
+            Some(address) => Host::Address(address),
+            None => Host::Name(node.host().to_owned()),
+        };
+        let last_fork = {
+            let mut by_host = self.by_host.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(by_host.entry(host).or_default())
+        };
+        if Arc::clone(&last_fork).try_lock_owned().is_err() {
+            tracing::info!(%node, "another node of its host has a fork; waiting for its end");
+        }
+        let mut held = last_fork.lock_owned().await;
+        if let Some(last) = held.replace(node.clone()) {
+            // A server reaps its child some time after the last byte, or after we are gone.
+            wait_for_child(&last, access).await;
+        }
+        Turn { _held: held }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+
+    #[tokio::test]
+    async fn nodes_of_one_host_take_turns_and_other_hosts_do_not_wait() {
+        let (hosts, access) = (Hosts::default(), Access::default());
+        // Nobody listens there: the child of who does not answer is not waited for.
+        let node = |host: &str, port| NodeAddress::new(host, port);
+        let first = hosts.turn(&node("127.0.0.1", 1), &access).await;
+        for same in [node("127.0.0.1", 2), node("localhost", 3)] {
+            let turn = timeout(SHORT, hosts.turn(&same, &access)).await;
+            assert!(turn.is_err(), "{same}");
+        }
+        timeout(access.connect_timeout, hosts.turn(&node("127.0.0.2", 1), &access)).await.unwrap();
+        drop(first);
+        hosts.turn(&node("127.0.0.1", 2), &access).await;
+    }
+}
