@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 mod beside;
+mod ended_early;
 mod guards;
 mod kill_backup;
 mod kill_restore;
