@@ -311,7 +311,7 @@ impl Failure {
                 "the server or the network damages data: run again, and look at the server's memory and log".into()
             }
             Self::Spool(_) => {
-                "give the spool a larger folder on a disk by `spool: {path, bytesMax}`, or a faster store".into()
+                "give the spool a larger folder on a disk by `spool: {path, bytesMax}`, a faster store, or a higher uploadMaxPerSecond".into()
             }
             Self::Manifest { source: manifest::Error::Newer { .. }, .. } => {
                 "the backup is as good as it was: read it with a redis-backup at least as new as the one that took it".into()
