@@ -72,10 +72,10 @@ pub(crate) struct StoredEverywhere {
     pub(crate) versions: Vec<Option<Versions>>,
 }
 
-/// What comes with the snapshot is let go of when its last byte is there, however slow the stores are.
 /// Runs the pipeline until the framing has proven the end of the RDB and the stores have all of it, or
 /// until `ended` tells why it shall end before. A store that fails is lost, and the others go on; when
-/// all are lost, this fails, and each outlet has been told its reason.
+/// all are lost, this fails, and each outlet has been told its reason. What comes with the snapshot is let
+/// go of when its last byte is there, however slow the stores are.
 pub(crate) async fn capture(
     origin: &Origin,
     (mut snapshot, turn): (Snapshot, impl Send),
