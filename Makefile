@@ -1,6 +1,6 @@
 # What can be done here; `make` alone lists it. Needed: Rust, Go, python3 with pip, and apt on a Debian machine.
 .DEFAULT_GOAL := help
-.PHONY: help build demo servers test lint bench bench-large
+.PHONY: help build demo servers test lint reliability fuzz bench bench-large
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -21,6 +21,12 @@ lint: ## format, clippy with its warnings as errors, and dependencies where carg
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- --deny warnings
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --locked check --config .deny.toml licenses bans sources; fi
+
+reliability: servers ## inject every fault and write what came of it to docs/RELIABILITY.md; some minutes
+	tests/reliability
+
+fuzz: ## feed what reads foreign bytes with any bytes, each target for SECONDS=10
+	SECONDS_EACH=$(or $(SECONDS),10) fuzz/run
 
 bench: servers ## time and memory beside redis-cli, redis-check-rdb and zstd, written to docs/BENCHMARKS.md; some minutes
 	cargo bench --locked --bench program
