@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Tool, configure, into, restore_and_compare, start, wipe};
+use super::{Forms, Tool, configure, into, restore_forms_and_compare, start, wipe};
 use crate::servers::{
     Certificates, Version,
     cluster::ClusterGroup,
@@ -27,38 +27,44 @@ fn config(url: &str, password_from: &str, certificates: &Certificates) -> String
     )
 }
 
-fn a_minimal_user_suffices(name: &str) {
+fn a_minimal_user_suffices(name: &str, forms: Forms) {
     let version = Version::named(name);
     let certificates = Certificates::new();
-    let mut server = Options::new(&version)
+    let mut server = forms
+        .options(&version)
         .tls(&certificates)
         .config(format!("user backup on >{PASSWORD} {USER}"))
         .start();
     fill(&mut server.connection(), 41, KEYS);
+    forms.settle(&server);
     let source = Digest::of(&mut server.connection());
     let tool = Tool::new(&version);
     let secret = tool.folder().join("password");
     let from = format!("{{file: {}}}", secret.display());
-    let tool = tool.with_config(&config(&server.url(), &from, &certificates));
+    let tool = tool.with_config(&format!(
+        "{}{}",
+        config(&server.url(), &from, &certificates),
+        forms.directories([&server])
+    ));
 
     fs::write(&secret, "another").unwrap();
     let said = tool.fails("backup", &[] as &[&str], 10);
     assert!(!said.contains("another"), "{said}");
     fs::write(&secret, format!("{PASSWORD}\n")).unwrap();
-    tool.done("backup", &[] as &[&str]);
+    tool.done("backup", forms.capture());
     tool.verify_by_load();
     server.kill9();
-    restore_and_compare(&tool, &mut server, &source);
+    restore_forms_and_compare(&tool, &mut server, &source, forms);
 }
 
 #[test]
 fn a_minimal_user_with_mutual_tls_backs_up() {
-    a_minimal_user_suffices("redis-7.0");
+    a_minimal_user_suffices("redis-7.0", Forms::Rdb);
 }
 
 #[test]
-fn a_minimal_user_with_mutual_tls_backs_up_the_newest_valkey() {
-    a_minimal_user_suffices("valkey-newest");
+fn a_minimal_user_with_mutual_tls_backs_up_both_forms_of_the_newest_valkey() {
+    a_minimal_user_suffices("valkey-newest", Forms::Both);
 }
 
 #[test]

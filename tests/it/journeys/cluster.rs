@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{Tool, WRITTEN_MEANWHILE, configure, into, start, wipe};
+use super::{Forms, Tool, WRITTEN_MEANWHILE, into, start, wipe};
 use crate::servers::{
     Version,
     cluster::ClusterGroup,
@@ -28,18 +28,25 @@ fn fill_all(cluster: &ClusterGroup) -> Digest {
 }
 
 /// Backed up from a replica's address while all shards are written to.
-fn back_up(tool: &Tool, cluster: &ClusterGroup) {
+fn back_up(version: &Version, cluster: &ClusterGroup, forms: Forms) -> Tool {
+    let tool = Tool::new(version).with_config(&format!(
+        "sources:\n  journey:\n    nodes: ['{}']\n{}",
+        cluster.replicas[1].url(),
+        forms.directories(cluster.nodes())
+    ));
     let connections = cluster.primaries.iter().map(Server::connection).collect();
     let writer = Writer::start(connections);
-    let report = tool.back_up(&cluster.replicas[1].url());
+    let report = tool.done("backup", forms.capture());
     assert!(writer.stop() > 0);
-    assert_eq!(report["shards"], 3, "{report:#}");
+    assert_eq!(report["backups"][0]["shards"], 3, "{report:#}");
+    forms.assert_held_by(&tool);
     let manifest = tool.manifest();
     for shard in manifest["shards"].as_array().unwrap() {
         assert_eq!(shard["rdb"]["capturedFrom"], "replica", "{shard:#}");
         assert_eq!(shard["rdb"]["content"]["read"]["keysOutsideSlots"], 0, "{shard:#}");
     }
     tool.verify_by_load();
+    tool
 }
 
 /// The number in the backup of the shard that owns this slot.
@@ -49,27 +56,27 @@ fn shard_with(manifest: &Value, slot: u16) -> String {
     shard.unwrap_or_else(|| panic!("no shard begins at {slot}: {manifest:#}"))["shard"].to_string()
 }
 
-fn restore(tool: &Tool, manifest: &Value, shard: u16, node: &Server) {
+fn restore(tool: &Tool, manifest: &Value, shard: u16, node: &Server, form: &str) {
     let number = shard_with(manifest, ClusterGroup::slots(shard).0);
-    let report = tool.done("restore", &into(node, &["--latest", "--shard", &number]));
+    let report =
+        tool.done("restore", &into(node, &["--latest", "--shard", &number, "--from", form]));
     assert_eq!(report["state"], "restored");
 }
 
-fn comes_back_in_place(name: &str, appendonly: &str) {
+fn comes_back_in_place(name: &str, forms: Forms) {
     let version = Version::named(name);
-    let mut cluster = ClusterGroup::start(&version);
+    let mut cluster = ClusterGroup::of(&forms.options(&version));
     let source = fill_all(&cluster);
-    let tool = Tool::new(&version);
-    back_up(&tool, &cluster);
+    let tool = back_up(&version, &cluster, forms);
 
     let ClusterGroup { primaries, replicas } = &mut cluster;
     primaries.iter_mut().chain(replicas).for_each(Server::kill9);
     let manifest = tool.manifest();
     for (shard, (primary, replica)) in (0..).zip(cluster.primaries.iter().zip(&cluster.replicas)) {
-        for node in [primary, replica] {
+        let form = if forms == Forms::Both { "aof" } else { "rdb" };
+        for (node, form) in [(primary, form), (replica, "rdb")] {
             wipe(node);
-            configure(node, &format!("appendonly {appendonly}"));
-            restore(&tool, &manifest, shard, node);
+            restore(&tool, &manifest, shard, node, form);
         }
     }
     // Without a number there is no telling which of three.
@@ -95,10 +102,9 @@ fn one_line(shard: u16) -> String {
 
 fn comes_back_elsewhere(name: &str) {
     let version = Version::named(name);
-    let tool = Tool::new(&version);
     let cluster = ClusterGroup::start(&version);
     let source = fill_all(&cluster);
-    back_up(&tool, &cluster);
+    let tool = back_up(&version, &cluster, Forms::Rdb);
     drop(cluster);
 
     let manifest = tool.manifest();
@@ -108,7 +114,7 @@ fn comes_back_elsewhere(name: &str) {
             node.kill9();
             wipe(&node);
             fs::write(node.data_dir().join("nodes.conf"), one_line(shard)).unwrap();
-            restore(&tool, &manifest, shard, &node);
+            restore(&tool, &manifest, shard, &node, "rdb");
             start(&mut node);
             node
         })
@@ -132,12 +138,12 @@ fn comes_back_elsewhere(name: &str) {
 
 #[test]
 fn a_cluster_comes_back_in_place() {
-    comes_back_in_place("redis-7.0", "no");
+    comes_back_in_place("redis-7.0", Forms::Rdb);
 }
 
 #[test]
-fn a_cluster_of_the_newest_redis_comes_back_in_place() {
-    comes_back_in_place("redis-newest", "yes");
+fn a_cluster_of_the_newest_redis_comes_back_in_place_in_both_forms() {
+    comes_back_in_place("redis-newest", Forms::Both);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A primary, two replicas and three sentinels: captured from a replica, restored into all three, undone and finished.
 
-use super::{Tool, WRITTEN_MEANWHILE, configure, into, listing, save, start};
+use super::{Forms, Tool, WRITTEN_MEANWHILE, configure, into, listing, save, start};
 use crate::servers::{
     Version,
     dataset::{Digest, Writer, assert_same, fill},
@@ -50,16 +50,21 @@ fn no_phantom_is_left(group: &SentinelGroup) {
     }
 }
 
-fn comes_back(name: &str, appendonly: &str) {
+fn comes_back(name: &str, forms: Forms) {
     let version = Version::named(name);
-    let mut group = SentinelGroup::start(&version);
+    let mut group = SentinelGroup::of(&forms.options(&version));
     let source = fill_all(&group, 21);
-    let tool = Tool::new(&version);
+    let tool = Tool::new(&version).with_config(&format!(
+        "sources:\n  journey:\n    nodes: ['{}']\n{}",
+        group.url(),
+        forms.directories(&group.nodes.replicas)
+    ));
     let writer = Writer::start(vec![group.nodes.primary.connection()]);
-    tool.back_up(&group.url());
+    tool.done("backup", forms.capture());
     assert!(writer.stop() > 0);
     assert_eq!(tool.manifest()["shards"][0]["rdb"]["capturedFrom"], "replica");
     assert_eq!(tool.manifest()["topology"], "sentinel");
+    forms.assert_held_by(&tool);
     no_phantom_is_left(&group);
     tool.verify_by_load();
 
@@ -72,9 +77,14 @@ fn comes_back(name: &str, appendonly: &str) {
     nodes(&mut group).for_each(|node| save(node));
     stop_all(&mut group);
     let before = listing(&group.nodes.primary.data_dir());
-    for node in nodes(&mut group) {
-        configure(node, &format!("appendonly {appendonly}"));
-        let report = tool.done("restore", &into(node, &["--latest"]));
+    let restores: [&[&str]; 3] = match forms {
+        Forms::Rdb => [&["--latest"]; 3],
+        Forms::Both => {
+            [&["--latest"], &["--latest", "--from", "rdb"], &["--latest", "--from", "aof"]]
+        }
+    };
+    for (node, from) in nodes(&mut group).zip(restores) {
+        let report = tool.done("restore", &into(node, from));
         assert_eq!(report["state"], "restored");
     }
     // The primary last: what a replica holds before is what it found in its own directory.
@@ -90,11 +100,14 @@ fn comes_back(name: &str, appendonly: &str) {
     }
     holds(group.node(group.primary_port()), &source);
 
+    let since = format!("SET {WRITTEN_MEANWHILE}since the-restore");
+    let () = group.node(group.primary_port()).command(&since);
+
     undo_and_finish(&tool, &mut group, &source, &present);
     let mut after = listing(&group.nodes.primary.data_dir());
     let kept = group.nodes.primary.data_dir().join(".redis-backup");
     // What a server appended since the restore is not thrown away.
-    assert_eq!(kept.exists(), appendonly == "yes");
+    assert_eq!(kept.exists(), forms == Forms::Both);
     after.retain(|path, _| !path.starts_with(&kept));
     assert_eq!(after, before);
 }
@@ -103,7 +116,7 @@ fn undo_and_finish(tool: &Tool, group: &mut SentinelGroup, source: &Digest, pres
     stop_all(group);
     let primary = &mut group.nodes.primary;
     assert_eq!(tool.done("restore", &into(primary, &["--undo"]))["state"], "undone");
-    // That dataset is of a server without append-only files.
+    // As the RDB of that dataset has it; its append-only files lie beside it and stay as they were.
     configure(primary, "appendonly no");
     start(primary);
     holds(primary, present);
@@ -118,10 +131,10 @@ fn undo_and_finish(tool: &Tool, group: &mut SentinelGroup, source: &Digest, pres
 
 #[test]
 fn a_sentinel_installation_comes_back_undone_and_finished() {
-    comes_back("redis-7.0", "no");
+    comes_back("redis-7.0", Forms::Rdb);
 }
 
 #[test]
-fn a_sentinel_installation_of_the_newest_valkey_comes_back() {
-    comes_back("valkey-newest", "yes");
+fn a_sentinel_installation_of_the_newest_valkey_comes_back_in_both_forms() {
+    comes_back("valkey-newest", Forms::Both);
 }

@@ -24,8 +24,13 @@ pub struct SentinelGroup {
 impl SentinelGroup {
     /// Returns once every sentinel knows both replicas and the other sentinels.
     pub fn start(version: &Version) -> Self {
-        let nodes = Replicated::start(version, REPLICAS);
-        let mut options = Options::new(version)
+        Self::of(&Options::new(version))
+    }
+
+    /// All nodes with these options, the sentinels without.
+    pub fn of(options: &Options<'_>) -> Self {
+        let nodes = Replicated::of(options, REPLICAS);
+        let mut options = Options::new(&options.version)
             .config(format!(
                 "sentinel monitor {MASTER_NAME} 127.0.0.1 {} {QUORUM}",
                 nodes.primary.port
