@@ -94,13 +94,15 @@ impl FileList {
     pub fn encode(&self) -> String {
         let of = |role| self.files.iter().filter(move |file| file.role == role);
         let files = of(Role::Base).chain(of(Role::History)).chain(of(Role::Increment));
-        files.fold(String::new(), |text, File { name, sequence, role }| {
-            text + &format!("file {} seq {sequence} type {}\n", sds::quoted(name), role.letter())
-        })
+        files.map(File::line).collect()
     }
 
     fn add(&mut self, file: File) -> Result<(), String> {
         check_name(&file.name)?;
+        if file.line().len() > LINE_BYTES_MAX {
+            // Read bare, it would be written in quotes, which no server reads again.
+            return Err(format!("its name in quotes makes it longer than {LINE_BYTES_MAX} bytes"));
+        }
         if file.sequence == 0 {
             return Err("its seq is no number above zero".to_owned());
         }
@@ -126,6 +128,13 @@ impl FileList {
         }
         self.files.push(file);
         Ok(())
+    }
+}
+
+impl File {
+    fn line(&self) -> String {
+        let Self { name, sequence, role } = self;
+        format!("file {} seq {sequence} type {}\n", sds::quoted(name), role.letter())
     }
 }
 
@@ -194,6 +203,17 @@ mod tests {
 
     fn names(list: &FileList) -> Vec<&str> {
         list.load_order().map(|file| file.name.as_str()).collect()
+    }
+
+    #[test]
+    fn a_name_that_could_not_be_read_again_once_it_is_written_is_refused() {
+        let list = |count: usize| {
+            let name = "\u{11}".repeat(count);
+            parse(&format!("file {name} seq 1 type i\n"))
+        };
+        let longest = list(250).unwrap();
+        assert_eq!(parse(&longest.encode()).unwrap(), longest);
+        assert!(list(251).unwrap_err().contains("its name in quotes"));
     }
 
     #[test]
