@@ -115,6 +115,7 @@ struct State {
     /// Each with the number of its calls so far.
     faults: Vec<(Fault, usize)>,
     calls: Vec<(Operation, String)>,
+    has_failed: bool,
 }
 
 #[derive(Debug)]
@@ -134,8 +135,13 @@ struct FlakyDownload {
 impl Flaky {
     pub fn new(inner: Arc<dyn Store>, faults: impl IntoIterator<Item = Fault>) -> Self {
         let faults = faults.into_iter().map(|fault| (fault, 0)).collect();
-        let state = Mutex::new(State { faults, calls: Vec::new() });
+        let state = Mutex::new(State { faults, calls: Vec::new(), has_failed: false });
         Self { inner, script: Script { state: Arc::new(state) } }
+    }
+
+    /// Whether any call met a fault.
+    pub fn has_failed(&self) -> bool {
+        self.script.state.lock().unwrap_or_else(PoisonError::into_inner).has_failed
     }
 
     /// Every call so far with its key, prefix or upload id, also the failed ones.
@@ -168,7 +174,7 @@ impl Script {
 
     /// Whether this call fails, and if so, whether after it acted.
     fn verdict(&self, operation: Operation, subject: &str) -> Option<bool> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.calls.push((operation, subject.to_owned()));
         let mut verdict = None;
         for (fault, calls) in &mut state.faults {
@@ -181,6 +187,7 @@ impl Script {
             }
             *calls += 1;
         }
+        state.has_failed |= verdict.is_some();
         verdict
     }
 }
