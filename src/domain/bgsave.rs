@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use bytesize::ByteSize;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     manifest::{Flavour, ReplicationPoint, Server},
@@ -14,6 +14,10 @@ use super::{
 
 /// A save needs room for the whole new file beside the old one, and a dataset grows meanwhile.
 const ROOM_TENTHS: u64 = 12;
+
+/// A server tells the time by gettimeofday(2) and its child by time(2), which Linux only renews at each
+/// tick of the kernel: every 10 ms at most (`CONFIG_HZ` of 100).
+const CLOCK_LAG_MAX: SignedDuration = SignedDuration::from_millis(20);
 
 /// A fork copies each page that is written to while it lives: so much of the memory, in hundredths.
 const FORK_HUNDREDTHS: u64 = 25;
@@ -181,8 +185,9 @@ pub fn accept(
     let seconds = aux.get("ctime").and_then(|text| text.parse::<i64>().ok());
     let found = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
     let found = found.ok_or(Foreign::NoTime)?;
-    // The child writes whole seconds.
-    if found.as_second() < asked.at.as_second() {
+    // The child writes whole seconds, by a clock that may lag behind that of TIME.
+    let since = asked.at.checked_sub(CLOCK_LAG_MAX).unwrap_or(asked.at);
+    if found.as_second() < since.as_second() {
         return Err(Foreign::Older { found, asked: asked.at });
     }
     // The first Valkeys write the version of Redis that they descend from.
@@ -297,6 +302,19 @@ mod tests {
         assert!(matches!(other, Err(Foreign::OtherReplication { .. })));
         let other = judge(&[("ctime", &now), ("redis-ver", "7.0.14")]);
         assert!(matches!(other, Err(Foreign::OtherVersion { .. })));
+    }
+
+    #[test]
+    fn a_child_whose_clock_has_not_ticked_yet_is_not_taken_for_an_older_save() {
+        let server = Server { flavour: Flavour::Redis, version: "7.0.15".to_owned() };
+        let aux = BTreeMap::from([("ctime".to_owned(), (T0 - 1).to_string())]);
+        let asked_after = |milliseconds: i32| {
+            let at = Timestamp::new(T0, milliseconds * 1_000_000).unwrap();
+            let asked = Asked { at, ..asked(Answer::Started) };
+            accept(&asked, &server, &aux, true)
+        };
+        assert!(asked_after(2).is_ok());
+        assert!(matches!(asked_after(21), Err(Foreign::Older { .. })));
     }
 
     #[test]

@@ -94,12 +94,14 @@ fn a_save_killed_by_flushall_looks_successful_and_is_done_again() {
     for name in ["redis-6.2", "redis-7.0", "redis-newest", "valkey-newest"] {
         let version = Version::named(name);
         let server = Server::start(&version, &[SLOW]);
-        let () = server.command("DEBUG POPULATE 1000");
+        let () = server.command("DEBUG POPULATE 3000");
         let tool = at_hand(&version, &server, "    method: bgsave\n");
         let backup = tool.start("backup", NOTHING);
         wait_for_save(&server);
-        let () = server.command("FLUSHALL");
-        let () = server.command("SET survivor 1");
+        // At once, or the next save could begin between the two.
+        let mut flush = redis::pipe();
+        flush.atomic().cmd("FLUSHALL").ignore().set("survivor", 1).ignore();
+        let () = flush.query(&mut server.connection()).unwrap();
         let output = backup.wait_with_output().unwrap();
         assert!(output.status.success(), "{name}: {output:?}");
         assert_eq!(keys(&tool), 1, "{name}");
