@@ -16,7 +16,6 @@ use crate::{
         runs,
     },
     report::{AppliedRetention, BackedUp},
-    settings,
 };
 
 /// What the run was for one store, as its note tells it.
@@ -30,7 +29,9 @@ pub(super) async fn note_run(
 ) {
     let (exit, error) = match (lane.loss(), result) {
         (Some(lost), _) => (lost.exit, Some(lost.error.clone())),
-        (None, Err(failure)) => (failure.exit(), Some(error_text(failure, &task.source))),
+        (None, Err(failure)) => {
+            (failure.exit(), Some(error_text(failure, !task.source.recipients.is_empty())))
+        }
         (None, Ok(_)) => match (lane.suspicion(), lanes.lost()) {
             (Some(suspicion), _) => (Exit::Suspect, Some(suspicion.to_owned())),
             (None, lost) if lost.is_empty() => (Exit::Done, None),
@@ -84,12 +85,25 @@ pub(super) async fn apply_retention(
     Some(AppliedRetention { store: lane.name().to_owned(), expired, error })
 }
 
-/// What a store may be told. Where an RDB is broken is a matter of its content, its checksum above all.
-fn error_text(failure: &Failure, source: &settings::Source) -> String {
-    let is_of_the_content = matches!(failure, Failure::CapturedRdb { .. });
-    if is_of_the_content && !source.recipients.is_empty() {
-        failure.to_string()
-    } else {
-        chain(failure)
+/// What a store may be told. Where a capture is broken is a matter of its content: a checksum, a byte.
+fn error_text(failure: &Failure, is_encrypted: bool) -> String {
+    let is_of_the_content =
+        matches!(failure, Failure::CapturedRdb { .. } | Failure::CapturedAof { .. });
+    if is_of_the_content && is_encrypted { failure.to_string() } else { chain(failure) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{aof, source::NodeAddress};
+
+    #[test]
+    fn of_an_encrypted_source_a_store_is_told_no_byte() {
+        let source = aof::Error { offset: 7, fault: aof::Fault::NoCommand(0x4b) };
+        let node = NodeAddress::new("10.0.0.5", 6379);
+        let failure = Failure::CapturedAof { shard: 0, node, source };
+        assert!(error_text(&failure, false).contains("0x4b"));
+        let told = error_text(&failure, true);
+        assert!(told.contains("shard 0") && !told.contains("0x4b"), "{told}");
     }
 }
