@@ -129,6 +129,7 @@ async fn take(
     lanes.discard_lost().await;
     commit::commit(lanes, &manifest, context).await?;
     tracing::info!(keys = manifest.keys(), stored_bytes = manifest.stored_bytes(), "committed");
+    lanes.live().filter_map(Lane::suspicion).for_each(|suspicion| tracing::error!("{suspicion}"));
 
     let sweeps =
         lanes.live().map(|lane| sweep::sweep(&lane.located.opened, &task.source.name, context));
@@ -168,7 +169,6 @@ async fn mark_suspect(lane: &Lane, shared: &Manifest, context: &Context) -> Resu
     let suspicion = format!(
         "{backup} is stored in {store} but suspect: {comparison}; look at the source, and if this is the new normal, run `redis-backup accept {backup}`"
     );
-    tracing::error!("{suspicion}");
     lane.suspect(suspicion);
     Ok(())
 }
