@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{
     Attributes, Download, Error, Listed, Safeguards, Store, Stored, Unfinished, Upload, Version,
-    Versioning,
+    Versioning, read_whole,
 };
 use crate::domain::{catalog::Key, lock::Protection};
 
@@ -85,17 +85,8 @@ impl Store for AsOf {
     }
 
     async fn read(&self, key: &Key, bytes_max: usize) -> Result<Bytes, Error> {
-        let mut download = self.download(key, None).await?;
-        let mut body = BytesMut::new();
-        while let Some(piece) = download.next().await? {
-            if body.len() + piece.len() > bytes_max {
-                let attempt = format!("read {key} in {}", self.inner.address());
-                let finding = format!("it has more than {bytes_max} bytes");
-                return Err(Error::Corrupt { attempt, finding });
-            }
-            body.extend_from_slice(&piece);
-        }
-        Ok(body.freeze())
+        let attempt = || format!("read {key} in {}", self.inner.address());
+        read_whole(&mut *self.download(key, None).await?, bytes_max, attempt).await
     }
 
     async fn download(

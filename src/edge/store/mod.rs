@@ -12,7 +12,7 @@ mod s3;
 use std::{error, fmt};
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -240,6 +240,23 @@ pub trait Upload: fmt::Debug + Send {
 pub trait Download: fmt::Debug + Send {
     /// The next bytes; none at the end. A transfer that broke is taken up again where it stood.
     async fn next(&mut self) -> Result<Option<Bytes>, Error>;
+}
+
+/// Read an object that fits into memory: at most `bytes_max` bytes.
+async fn read_whole(
+    download: &mut dyn Download,
+    bytes_max: usize,
+    attempt: impl Fn() -> String,
+) -> Result<Bytes, Error> {
+    let mut body = BytesMut::new();
+    while let Some(piece) = download.next().await? {
+        if body.len() + piece.len() > bytes_max {
+            let finding = format!("it has more than {bytes_max} bytes");
+            return Err(Error::Corrupt { attempt: attempt(), finding });
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body.freeze())
 }
 
 /// Write an object that is in memory already. An upload that fails is aborted.

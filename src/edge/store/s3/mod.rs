@@ -21,7 +21,7 @@ use aws_sdk_s3::{
     primitives::DateTime,
     types::ChecksumMode,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use self::{
@@ -32,7 +32,7 @@ use self::{
 };
 use super::{
     Attributes, Download, Error, LISTED_MAX, Listed, Safeguards, Store, Stored, Unfinished, Upload,
-    Version, write_whole,
+    Version, read_whole, write_whole,
 };
 use crate::domain::{catalog::Key, lock::Protection};
 
@@ -254,17 +254,8 @@ impl Store for S3 {
     }
 
     async fn read(&self, key: &Key, bytes_max: usize) -> Result<Bytes, Error> {
-        let mut download = self.first(key).await?;
-        let mut body = BytesMut::new();
-        while let Some(piece) = download.next().await? {
-            if body.len() + piece.len() > bytes_max {
-                let attempt = format!("read {}", self.bucket.place(key.as_str()));
-                let finding = format!("it has more than {bytes_max} bytes");
-                return Err(Error::Corrupt { attempt, finding });
-            }
-            body.extend_from_slice(&piece);
-        }
-        Ok(body.freeze())
+        let attempt = || format!("read {}", self.bucket.place(key.as_str()));
+        read_whole(&mut self.first(key).await?, bytes_max, attempt).await
     }
 
     async fn download(
