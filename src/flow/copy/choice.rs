@@ -76,8 +76,33 @@ fn schedules_of(to: &Opened, settings: &Settings) -> BTreeSet<(SourceName, Strin
 }
 
 /// What is older than all of its schedule there has expired there, or is from before the store was used.
+/// Of two that began in the same second, chance orders the ids, so moments are compared.
 fn is_not_expired_there(backup: &BackupId, there: Option<&BTreeSet<BackupId>>) -> bool {
     let mut of_schedule =
         there.into_iter().flatten().filter(|other| other.schedule() == backup.schedule());
-    of_schedule.next().is_none_or(|oldest| oldest <= backup)
+    of_schedule.next().is_none_or(|oldest| oldest.begun() <= backup.begun())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_than_all_of_its_schedule_has_expired_and_the_same_second_is_not_older() {
+        let id = |text: &str| text.parse::<BackupId>().unwrap();
+        let there = BTreeSet::from([
+            id("20260101T000000Z-hourly-mmmmmm"),
+            id("20260102T030405Z-daily-mmmmmm"),
+        ]);
+        for (missing, is_wanted) in [
+            ("20260102T030404Z-daily-mmmmmm", false),
+            ("20260102T030405Z-daily-aaaaaa", true),
+            ("20260102T030405Z-daily-zzzzzz", true),
+            ("20260102T030406Z-daily-mmmmmm", true),
+            ("20251231T000000Z-weekly-mmmmmm", true),
+        ] {
+            assert_eq!(is_not_expired_there(&id(missing), Some(&there)), is_wanted, "{missing}");
+        }
+        assert!(is_not_expired_there(&id("20200101T000000Z-daily-mmmmmm"), None));
+    }
 }
