@@ -17,6 +17,26 @@ pub(crate) fn run_for<T>(polls: usize, future: impl Future<Output = T>) -> Optio
     })
 }
 
+/// The same in a runtime: drop the future so many polls after it has reached the place. None when it was dropped.
+pub(crate) async fn run_until<T>(
+    is_reached: impl Fn() -> bool,
+    more_polls: usize,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let mut future = Box::pin(future);
+    let mut left = more_polls;
+    poll_fn(|task| match future.as_mut().poll(task) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if !is_reached() => Poll::Pending,
+        Poll::Pending if left == 0 => Poll::Ready(None),
+        Poll::Pending => {
+            left -= 1;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
 /// An await point: a place where a test may crash.
 pub(crate) async fn pause() {
     let mut paused = false;

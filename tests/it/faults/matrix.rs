@@ -1,6 +1,6 @@
 //! Every call to a store fails once before and once after it acted, or for ever, or is where the run is dropped. One promise holds after all of them.
 
-use std::{collections::BTreeSet, fmt::Debug, future::poll_fn, sync::Arc, task::Poll};
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc};
 
 use bytes::Bytes;
 use clap::Parser as _;
@@ -20,7 +20,10 @@ use super::{
     promise::Promise,
     tally::Tally,
 };
-use crate::servers::{Version, redis::Server};
+use crate::{
+    crash::run_until,
+    servers::{Version, redis::Server},
+};
 
 /// A source, and a store in memory that is reached through faults.
 pub(super) struct Stage {
@@ -237,20 +240,10 @@ async fn a_backup_dropped_at_any_call_is_whole_or_absent() {
         let flaky = Flaky::new(Arc::new(stage.memory.clone()), Vec::new());
         stage.memory.set_clock(now());
         let context = context(Arc::new(flaky.clone()), now);
-        let mut run = Box::pin(flow::run(cli(&words), &context));
-        let mut left = more_polls;
         // The store yields before and after it acts: one poll more is the other side of the act.
-        let ended = poll_fn(|task| match run.as_mut().poll(task) {
-            Poll::Ready(_) => Poll::Ready(true),
-            Poll::Pending if flaky.calls().len() < at => Poll::Pending,
-            Poll::Pending if left == 0 => Poll::Ready(false),
-            Poll::Pending => {
-                left -= 1;
-                Poll::Pending
-            }
-        })
-        .await;
-        drop(run);
+        let is_reached = || flaky.calls().len() >= at;
+        let ended =
+            run_until(is_reached, more_polls, flow::run(cli(&words), &context)).await.is_some();
         dropped += usize::from(!ended);
         let now_listed = stage.assert_promise(&format!("dropped at call {at}")).await;
         if !ended {

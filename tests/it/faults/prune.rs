@@ -1,6 +1,6 @@
 //! `prune` fails or is dropped at every call to the store. Every listed backup stays whole, the newest good one and the pinned one stay.
 
-use std::{collections::BTreeSet, fmt::Debug, fs, future::poll_fn, sync::Arc, task::Poll};
+use std::{collections::BTreeSet, fmt::Debug, fs, sync::Arc};
 
 use bytes::Bytes;
 use clap::Parser as _;
@@ -21,7 +21,10 @@ use super::{
     promise::Promise,
     tally::Tally,
 };
-use crate::servers::{Version, redis::Server};
+use crate::{
+    crash::run_until,
+    servers::{Version, redis::Server},
+};
 
 /// A store with five daily backups, of which the rule wants two, and one more is pinned.
 struct Stage {
@@ -212,19 +215,10 @@ async fn a_prune_dropped_at_any_call_leaves_only_whole_backups() {
         let flaky = Flaky::new(Arc::new(memory.clone()), Vec::new());
         memory.set_clock(now());
         let context = context(Arc::new(flaky.clone()), now);
-        let mut run = Box::pin(flow::run(stage.cli(&["prune"]), &context));
-        let mut left = more_polls;
-        let ended = poll_fn(|task| match run.as_mut().poll(task) {
-            Poll::Ready(_) => Poll::Ready(true),
-            Poll::Pending if flaky.calls().len() < at => Poll::Pending,
-            Poll::Pending if left == 0 => Poll::Ready(false),
-            Poll::Pending => {
-                left -= 1;
-                Poll::Pending
-            }
-        })
-        .await;
-        drop(run);
+        let is_reached = || flaky.calls().len() >= at;
+        let ended = run_until(is_reached, more_polls, flow::run(stage.cli(&["prune"]), &context))
+            .await
+            .is_some();
         dropped += usize::from(!ended);
         let what = format!("dropped at call {at}");
         stage.assert_promise(&memory, &what).await;

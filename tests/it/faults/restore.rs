@@ -2,10 +2,8 @@
 
 use std::{
     fs,
-    future::poll_fn,
     path::{Path, PathBuf},
     sync::Arc,
-    task::Poll,
 };
 
 use redis_backup::{
@@ -22,6 +20,7 @@ use super::{
     matrix::{Stage, cli, context, faults_of, now},
     tally::Tally,
 };
+use crate::crash::run_until;
 
 /// More than a restore of so little needs.
 const POLLS_MAX: usize = 2000;
@@ -141,18 +140,13 @@ fn run_for(stage: &Stage, polls: usize, dir: &Path) -> bool {
         // It yields before and after each act of the store.
         let store = Flaky::new(Arc::new(stage.memory.clone()), []);
         let context = context(Arc::new(store), now);
-        let mut run = Box::pin(flow::run(cli(&words(&["--latest"], dir)), &context));
-        let mut left = polls;
-        poll_fn(|task| {
-            if left == 0 {
-                return Poll::Ready(false);
-            }
-            left -= 1;
-            run.as_mut().poll(task).map(|outcome| {
+        let run = flow::run(cli(&words(&["--latest"], dir)), &context);
+        match run_until(|| true, polls, run).await {
+            Some(outcome) => {
                 assert_eq!(outcome.unwrap().exit, Exit::Done);
                 true
-            })
-        })
-        .await
+            }
+            None => false,
+        }
     })
 }

@@ -3,9 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
-    future::poll_fn,
     sync::Arc,
-    task::Poll,
 };
 
 use clap::Parser as _;
@@ -25,7 +23,10 @@ use super::{
     promise::Promise,
     tally::Tally,
 };
-use crate::servers::{Version, redis::Server};
+use crate::{
+    crash::run_until,
+    servers::{Version, redis::Server},
+};
 
 const FIRST: &str = "/nonexistent/first";
 const SECOND: &str = "/nonexistent/second";
@@ -279,19 +280,9 @@ async fn a_copy_dropped_at_any_call_is_whole_or_absent_and_can_be_repeated() {
         stage.empty_second();
         let (first, second) = stage.flaky(&[], &[]);
         let context = context(&first, &second);
-        let mut run = Box::pin(flow::run(cli(&COPY), &context));
-        let mut left = more_polls;
-        let ended = poll_fn(|task| match run.as_mut().poll(task) {
-            Poll::Ready(_) => Poll::Ready(true),
-            Poll::Pending if first.calls().len() + second.calls().len() < at => Poll::Pending,
-            Poll::Pending if left == 0 => Poll::Ready(false),
-            Poll::Pending => {
-                left -= 1;
-                Poll::Pending
-            }
-        })
-        .await;
-        drop(run);
+        let is_reached = || first.calls().len() + second.calls().len() >= at;
+        let ended =
+            run_until(is_reached, more_polls, flow::run(cli(&COPY), &context)).await.is_some();
         dropped += usize::from(!ended);
         let listed = stage.assert_promise(SECOND, &at).await;
         if !ended {
