@@ -2,7 +2,7 @@
 
 use std::{fs::File, io, pin::pin};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::{FutureExt as _, future::FusedFuture as _};
 use tokio::{
     sync::{mpsc, watch},
@@ -10,14 +10,15 @@ use tokio::{
 };
 
 use super::{
-    OBJECT_BYTES_MAX, Versions,
+    Versions,
+    sealing::{Pace, Sealing, Stored},
     upload::{Incoming, KeyOf, Outlet, TAKE_BACK_LIMIT, upload_to_all},
 };
 use crate::{
     domain::{
         aof,
         archive::{self, Codec, Encoder, Recipients},
-        digest::{Digester, Digests},
+        digest::Digests,
         identity::SourceName,
         manifest::Object,
         rdb::{self, Expectations, Scanned, Scanner},
@@ -171,14 +172,6 @@ pub(super) async fn work<T: Send + 'static>(
     }
 }
 
-/// Who may slow the pipeline down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pace {
-    /// A fork lives on it: what the store does not take is spooled.
-    OfTheServer,
-    OfTheStore,
-}
-
 /// The ends of what lies between plain bytes and the stores.
 pub(super) fn begin(
     pipeline: Pipeline<'_>,
@@ -189,13 +182,7 @@ pub(super) fn begin(
     let (digests_sender, digests) = watch::channel(Vec::new());
     let encoder = Encoder::new(codec, level, recipients)
         .map_err(|source| Failure::Archive { attempt: "begin an archive".to_owned(), source })?;
-    let stored = Stored {
-        spool: spool_writer,
-        pace,
-        digester: Digester::default(),
-        digests: digests_sender,
-    };
-    let sealing = Sealing { plain: Digester::default(), encoder, stored };
+    let sealing = Sealing::new(encoder, Stored::new(spool_writer, digests_sender), pace);
     Ok((sealing, Uploading { outlets, key_of, spools, digests }))
 }
 
@@ -249,13 +236,6 @@ fn split_versions(stored: Vec<Option<Vec<Object>>>) -> StoredEverywhere {
     StoredEverywhere { objects, versions }
 }
 
-/// Plain bytes on their way into the spool: digested, encoded, cut into objects.
-pub(super) struct Sealing {
-    plain: Digester,
-    encoder: Encoder,
-    stored: Stored,
-}
-
 pub(super) enum Error {
     Scan(rdb::Error),
     Aof(aof::Error),
@@ -291,65 +271,5 @@ impl Error {
             }
             Self::Spool(source) => Failure::Spool(source),
         }
-    }
-}
-
-impl Sealing {
-    pub(super) fn feed(&mut self, plain: &[u8]) -> Result<(), Error> {
-        self.plain.update(plain);
-        let mut bytes = Vec::new();
-        self.encoder.feed(plain, &mut bytes).map_err(Error::Encode)?;
-        self.stored.push(bytes.into())
-    }
-
-    pub(super) fn finish(self) -> Result<Digests, Error> {
-        let Self { plain, encoder, mut stored } = self;
-        let mut bytes = Vec::new();
-        encoder.finish(&mut bytes).map_err(Error::Encode)?;
-        stored.push(bytes.into())?;
-        stored.finish();
-        Ok(plain.finish())
-    }
-}
-
-/// Encoded bytes into the spool, cut into objects, each with its digests.
-struct Stored {
-    spool: spool::Writer,
-    pace: Pace,
-    digester: Digester,
-    /// Of every object that is complete, for those who upload it.
-    digests: watch::Sender<Vec<Digests>>,
-}
-
-impl Stored {
-    fn push(&mut self, mut bytes: Bytes) -> Result<(), Error> {
-        while !bytes.is_empty() {
-            let room = OBJECT_BYTES_MAX - self.digester.bytes();
-            let length = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
-            let piece = bytes.split_to(length);
-            self.digester.update(&piece);
-            match self.pace {
-                Pace::OfTheServer => self.spool.push(piece),
-                Pace::OfTheStore => self.spool.push_when_taken(piece),
-            }
-            .map_err(Error::Spool)?;
-            if self.digester.bytes() == OBJECT_BYTES_MAX {
-                self.end_object();
-            }
-        }
-        Ok(())
-    }
-
-    fn end_object(&mut self) {
-        let digests = std::mem::take(&mut self.digester).finish();
-        self.digests.send_modify(|all| all.push(digests));
-    }
-
-    fn finish(mut self) {
-        // An empty file without a codec is an empty object, and the only one.
-        if self.digester.bytes() > 0 || self.digests.borrow().is_empty() {
-            self.end_object();
-        }
-        self.spool.finish();
     }
 }

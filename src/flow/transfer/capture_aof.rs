@@ -4,7 +4,8 @@ use std::fs::File;
 
 use super::{
     Pipeline,
-    capture::{CHUNK_BYTES, Error, Origin, Pace, Sealing, StoredEverywhere, begin, work},
+    capture::{CHUNK_BYTES, Error, Origin, StoredEverywhere, begin, work},
+    sealing::{Pace, Sealing},
 };
 use crate::{
     domain::{

@@ -5,6 +5,7 @@ mod capture_aof;
 mod pace;
 mod read_back;
 mod relay;
+mod sealing;
 mod upload;
 
 use std::{
