@@ -362,6 +362,16 @@ pub struct Copy {
     /// Print what would be copied; change nothing.
     #[arg(long)]
     pub dry_run: bool,
+
+    /// Encrypt the copies to this public key, whatever they are encrypted to now; several may open them.
+    #[arg(long, value_name = "RECIPIENT", help_heading = "Encryption")]
+    pub recipient: Vec<String>,
+
+    /// A file with a recipient in each line.
+    #[arg(long, value_name = "FILE", help_heading = "Encryption")]
+    pub recipients_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub identity: IdentityFrom,
 }
 
 #[derive(Debug, Args)]

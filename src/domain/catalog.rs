@@ -149,6 +149,33 @@ pub fn installation_key(
     Key(format!("{prefix}{INSTALLATION}{packed}{sealed}.{index:03}"))
 }
 
+/// `…/resealed-<chance>/`: all that one try to encrypt a copy to others stores. Each try has a folder of its
+/// own, for no two give the same bytes, and what one left must not become a part of the next.
+pub fn resealed_prefix(source: &SourceName, backup: &BackupId, chance: u64) -> String {
+    format!("{}{RESEALED}{chance:016x}/", archives_prefix(source, backup))
+}
+
+/// As the archive's own key, below the folder of a try. The installation belongs to no shard.
+pub fn resealed_key(
+    prefix: &str,
+    shard: Option<u32>,
+    name: &str,
+    (codec, encryption): (Codec, Encryption),
+    index: u32,
+) -> Result<Key, NotAKey> {
+    let folder = shard.map(|shard| format!("shard-{shard:04}/")).unwrap_or_default();
+    let (packed, sealed) = (codec.extension(), encryption.extension());
+    format!("{prefix}{folder}{name}{packed}{sealed}.{index:03}").parse()
+}
+
+/// The folder of the try that stored an object below `archives/`, if one did.
+pub fn resealed_folder<'a>(source: &SourceName, key: &'a Key) -> Option<&'a str> {
+    let rest = key.as_str().strip_prefix(&all_archives_prefix(source))?;
+    rest.split('/').nth(1).filter(|folder| folder.starts_with(RESEALED))
+}
+
+const RESEALED: &str = "resealed-";
+
 /// Name of the archive that holds a shard's RDB.
 pub const DUMP: &str = "dump.rdb";
 
@@ -242,6 +269,27 @@ mod tests {
         assert_eq!(archive.name(), "dump.rdb.zst.age.001");
         let installation = installation_key(&source, &backup, sealed, 0);
         assert_eq!(installation.name(), "installation.json.zst.age.000");
+    }
+
+    #[test]
+    fn each_try_to_reseal_has_a_folder_of_its_own() {
+        let source: SourceName = "sessions".parse().unwrap();
+        let backup: BackupId = "20261120T020000Z-daily-k3x9q2".parse().unwrap();
+        let sealed = (Codec::Zstd, Encryption::Age);
+        let prefix = resealed_prefix(&source, &backup, 7);
+        let dump = resealed_key(&prefix, Some(3), DUMP, sealed, 0).unwrap();
+        assert_eq!(
+            dump.as_str(),
+            "sessions/archives/20261120T020000Z-daily-k3x9q2/resealed-0000000000000007/shard-0003/dump.rdb.zst.age.000",
+        );
+        let installation = resealed_key(&prefix, None, INSTALLATION, sealed, 0).unwrap();
+        assert_eq!(installation.as_str(), format!("{prefix}installation.json.zst.age.000"));
+        for key in [&dump, &installation] {
+            assert_eq!(resealed_folder(&source, key), Some("resealed-0000000000000007"));
+            assert_eq!(backup_of_archive(&source, key), Some(backup.clone()));
+        }
+        let plain = archive_key(&source, &backup, 3, DUMP, sealed, 0).unwrap();
+        assert_eq!(resealed_folder(&source, &plain), None);
     }
 
     #[test]

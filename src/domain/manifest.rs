@@ -1,6 +1,6 @@
 //! The document that makes archives a backup. It is written last and holds no key, value or secret.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -437,27 +437,6 @@ impl Manifest {
             }
         }
         Ok(())
-    }
-
-    /// The same backup as one store holds it: objects that are not in `versions` have none there.
-    #[must_use]
-    pub fn with_versions(mut self, versions: &BTreeMap<Key, Option<String>>) -> Self {
-        let archives = self.shards.iter_mut().flat_map(|shard| &mut shard.archives);
-        for archive in archives.chain([&mut self.installation]) {
-            for object in &mut archive.objects {
-                object.version_id = versions.get(&object.key).cloned().flatten();
-            }
-        }
-        self
-    }
-
-    /// Whether both are of one capture, as the manifests of one backup in several stores are.
-    pub fn is_same_as(&self, other: &Self) -> bool {
-        let stored = |manifest: &Self| -> Vec<_> {
-            let objects = manifest.archives().flat_map(|archive| &archive.objects);
-            objects.map(|object| (object.key.clone(), object.bytes, object.sha256)).collect()
-        };
-        self.backup == other.backup && self.source == other.source && stored(self) == stored(other)
     }
 
     /// Every archive, the installation's last.

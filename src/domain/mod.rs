@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod clock;
 pub mod cluster;
 pub mod compatibility;
+mod copies;
 pub mod dataset;
 pub mod digest;
 pub mod identity;

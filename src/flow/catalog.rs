@@ -18,7 +18,7 @@ use crate::{
         record::{self, Event, Record, Standing},
     },
     edge::store,
-    failure::{Failure, chain},
+    failure::{Failure, LostStore, chain},
     settings::{self, Error, Settings},
 };
 
@@ -36,6 +36,8 @@ pub(super) struct Holdings {
     pub(super) sources: Vec<Holding>,
     /// The first store that does not answer. A store that is down must not hide what another has.
     pub(super) failure: Option<Failure>,
+    /// Every store that does not answer.
+    pub(super) unanswered: Vec<LostStore>,
 }
 
 /// A source's backups in one store, newest first.
@@ -65,6 +67,7 @@ pub(super) async fn holdings(
             }
             Err(failure) => {
                 tracing::warn!("store {store} is passed over: {}", chain(&failure));
+                holdings.unanswered.push(LostStore::new(&store.name, &failure));
                 holdings.failure.get_or_insert(failure);
             }
         }
@@ -128,7 +131,7 @@ pub(super) async fn backups(
     Ok(backups)
 }
 
-/// The one backup that the arguments mean.
+/// The one backup that the arguments mean, in the first store that holds it.
 pub(super) async fn locate(
     which: &Which,
     newest: Newest,
@@ -137,6 +140,42 @@ pub(super) async fn locate(
     settings: &Settings,
     context: &Context,
 ) -> Result<Located, Failure> {
+    let found = find(which, newest, place, past, settings, context).await?;
+    let (stores, backup) = (found.stores(), &found.located.backup);
+    if stores.len() > 1 {
+        let (all, name) = (stores.join(", "), &found.located.opened.name);
+        tracing::info!("{backup} is in {all}: taken from {name}, or as --store says");
+    }
+    Ok(found.located)
+}
+
+/// One backup in every store that holds it.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) located: Located,
+    pub(super) others: Vec<Located>,
+    /// Of a store that does not answer, and may hold it too.
+    pub(super) failure: Option<Failure>,
+    /// Every store that does not answer.
+    pub(super) unanswered: Vec<LostStore>,
+}
+
+impl Found {
+    fn stores(&self) -> Vec<&str> {
+        let all = [&self.located].into_iter().chain(&self.others);
+        all.map(|located| located.opened.name.as_str()).collect()
+    }
+}
+
+/// The one backup that the arguments mean, wherever it is.
+pub(super) async fn find(
+    which: &Which,
+    newest: Newest,
+    place: &Place,
+    past: Past,
+    settings: &Settings,
+    context: &Context,
+) -> Result<Found, Failure> {
     if which.backup.is_none() && !which.latest && which.before.is_none() {
         return Err(Failure::Usage {
             finding: "no backup is named".to_owned(),
@@ -144,7 +183,8 @@ pub(super) async fn locate(
                 .into(),
         });
     }
-    let Holdings { mut sources, failure } = holdings(place, past, None, settings, context).await?;
+    let Holdings { mut sources, failure, unanswered } =
+        holdings(place, past, None, settings, context).await?;
     sources.retain(|holding| !holding.backups.is_empty());
     let known: BTreeSet<&SourceName> = sources.iter().map(|holding| &holding.source).collect();
     if which.backup.is_none() && known.len() > 1 {
@@ -152,12 +192,8 @@ pub(super) async fn locate(
         return Err(Failure::Settings(Error::SeveralSources { known }));
     }
     let candidates = candidates(which, sources, context.now());
-    let stores_of = |backup: &BackupId| -> Vec<String> {
-        let same = candidates.iter().filter(|other| other.backup == *backup);
-        same.map(|other| other.opened.name.clone()).collect()
-    };
     let mut passed_over = Vec::new();
-    for located in &candidates {
+    for (index, located) in candidates.iter().enumerate() {
         let is_choice = which.backup.is_none() && newest == Newest::Good;
         let standing = if is_choice { standing(located).await? } else { Standing::default() };
         if !standing.is_good() {
@@ -166,12 +202,11 @@ pub(super) async fn locate(
             passed_over.push(located.backup.clone());
             continue;
         }
-        let (stores, backup) = (stores_of(&located.backup), &located.backup);
-        if stores.len() > 1 {
-            let (all, name) = (stores.join(", "), &located.opened.name);
-            tracing::info!("{backup} is in {all}: taken from {name}, or as --store says");
-        }
-        return Ok(located.clone());
+        let is_same =
+            |other: &&Located| (&other.source, &other.backup) == (&located.source, &located.backup);
+        let (before, rest) = (&candidates[..index], &candidates[index + 1..]);
+        let others = before.iter().chain(rest).filter(is_same).cloned().collect();
+        return Ok(Found { located: located.clone(), others, failure, unanswered });
     }
     // What is nowhere else may be in the store that does not answer.
     if let Some(failure) = failure {

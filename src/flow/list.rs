@@ -30,7 +30,7 @@ pub(super) async fn run(
         return runs::list(arguments, settings, context).await;
     }
     let List { source, place, past, long, last, runs: _ } = arguments;
-    let Holdings { sources, failure } =
+    let Holdings { sources, failure, unanswered: _ } =
         catalog::holdings(place, *past, source.as_ref(), settings, context).await?;
     let mut origins = Vec::new();
     let mut located = Vec::new();

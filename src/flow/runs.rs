@@ -49,7 +49,7 @@ pub(super) async fn list(
     context: &Context,
 ) -> Result<Outcome, Failure> {
     let List { source, place, past, last, long: _, runs: _ } = arguments;
-    let Holdings { sources, failure } =
+    let Holdings { sources, failure, unanswered: _ } =
         catalog::holdings(place, *past, source.as_ref(), settings, context).await?;
     let (mut keys, mut failed) = (Vec::new(), Vec::new());
     for Holding { opened, source, backups: _ } in sources {

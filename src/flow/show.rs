@@ -7,7 +7,7 @@ use super::{
 use crate::{
     cli::Show,
     failure::Failure,
-    report::{Outcome, ShowReport},
+    report::{FailedStore, Outcome, ShowReport},
     settings::Settings,
 };
 
@@ -17,9 +17,14 @@ pub(super) async fn run(
     context: &Context,
 ) -> Result<Outcome, Failure> {
     let Show { which, place, past } = arguments;
-    let located = catalog::locate(which, Newest::Any, place, *past, settings, context).await?;
+    let catalog::Found { located, others, failure: _, unanswered } =
+        catalog::find(which, Newest::Any, place, *past, settings, context).await?;
     let manifest = catalog::read_manifest(&located).await?;
     let records = catalog::records(&located).await?;
     let store = located.opened.name;
-    Ok(Outcome::done(ShowReport { kind: "show", version: 1, store, manifest, records }))
+    let other_stores = others.into_iter().map(|other| other.opened.name).collect();
+    let unanswered = unanswered.into_iter().map(FailedStore::from).collect();
+    let (kind, version) = ("show", 1);
+    let report = ShowReport { kind, version, store, other_stores, unanswered, manifest, records };
+    Ok(Outcome::done(report))
 }

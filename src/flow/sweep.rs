@@ -1,17 +1,24 @@
 //! What failed and killed runs left in a store is found and removed. Never touches what a manifest names.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::SignedDuration;
 
-use super::{Context, stores::Opened};
+use super::{
+    Context,
+    catalog::{Located, read_manifest},
+    stores::Opened,
+};
 use crate::{
     domain::{
-        catalog,
+        catalog::{self, Key},
         identity::{BackupId, SourceName},
         lock::Lock,
     },
-    edge::store,
+    edge::store::{self, Listed},
     failure::chain,
 };
 
@@ -25,6 +32,11 @@ pub(super) const CLEAN_UP_LIMIT: Duration = Duration::from_secs(8);
 /// Removes everything of a backup whose manifest was never written.
 pub(super) async fn discard(opened: &Opened, source: &SourceName, backup: &BackupId) {
     remove_below(opened, &catalog::archives_prefix(source, backup)).await;
+}
+
+/// Removes what a try to encrypt a copy anew stored. No manifest names it, for it was never written.
+pub(super) async fn discard_resealed(opened: &Opened, prefix: &str) {
+    remove_below(opened, prefix).await;
 }
 
 /// Removes one shard's part, so that it can be captured again.
@@ -114,6 +126,7 @@ async fn try_sweep(
     let manifests = opened.store.list(&catalog::manifests_prefix(source)).await?;
     let committed: BTreeSet<BackupId> =
         manifests.iter().filter_map(|listed| catalog::backup_of_manifest(&listed.key)).collect();
+    let unnamed = unnamed(opened, source, &archives, &committed).await;
     let archives = archives
         .into_iter()
         .map(|listed| (catalog::backup_of_archive(source, &listed.key), listed));
@@ -122,10 +135,46 @@ async fn try_sweep(
     for (backup, listed) in archives.chain(records) {
         let Some(backup) = backup else { continue };
         let old = listed.modified < before && backup.begun() < context.now() - LEFT_OVER_AFTER;
-        if old && !committed.contains(&backup) {
+        if old && (!committed.contains(&backup) || unnamed.contains(&listed.key)) {
             swept += usize::from(locks.skip(opened.store.delete(&listed.key).await)?);
         }
     }
     locks.tell();
     Ok(swept)
+}
+
+/// What lies beside a backup that exists, from copies that never ended while another did. Once it is old
+/// no manifest can come to name it: a copy is not committed with what an earlier one left long ago.
+async fn unnamed(
+    opened: &Opened,
+    source: &SourceName,
+    archives: &[Listed],
+    committed: &BTreeSet<BackupId>,
+) -> BTreeSet<Key> {
+    let mut folders: BTreeMap<BackupId, BTreeSet<Option<&str>>> = BTreeMap::new();
+    for Listed { key, .. } in archives {
+        if let Some(backup) = catalog::backup_of_archive(source, key) {
+            let folder = catalog::resealed_folder(source, key);
+            folders.entry(backup).or_default().insert(folder);
+        }
+    }
+    let mut unnamed = BTreeSet::new();
+    // What lies in one folder only is the backup itself, and its manifest need not be read.
+    for (backup, _) in folders
+        .into_iter()
+        .filter(|(backup, folders)| folders.len() > 1 && committed.contains(backup))
+    {
+        let located = Located { opened: opened.clone(), source: source.clone(), backup };
+        let Ok(manifest) = read_manifest(&located).await else { continue };
+        let named: BTreeSet<&Key> = manifest
+            .archives()
+            .flat_map(|archive| &archive.objects)
+            .map(|object| &object.key)
+            .collect();
+        let prefix = catalog::archives_prefix(source, &located.backup);
+        let keys = archives.iter().map(|listed| &listed.key);
+        let keys = keys.filter(|key| key.as_str().starts_with(&prefix) && !named.contains(key));
+        unnamed.extend(keys.cloned());
+    }
+    unnamed
 }

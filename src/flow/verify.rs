@@ -101,7 +101,7 @@ async fn meant(
             catalog::locate(which, Newest::Any, place, past, settings, context).await?,
         ]);
     }
-    let Holdings { sources, failure } =
+    let Holdings { sources, failure, unanswered: _ } =
         catalog::holdings(place, past, None, settings, context).await?;
     if let Some(failure) = failure {
         return Err(failure);
@@ -191,7 +191,7 @@ async fn examine(
 
 /// Findings as they may stand in the store. A digest or the words of a server tell of the content,
 /// so of an encrypted one only how many there were.
-fn noted(findings: &[String], level: Level, is_encrypted: bool) -> Vec<String> {
+pub(super) fn noted(findings: &[String], level: Level, is_encrypted: bool) -> Vec<String> {
     match level {
         Level::Content | Level::Load if is_encrypted && !findings.is_empty() => vec![format!(
             "{} findings, told to whoever verified only, for the backup is encrypted",

@@ -29,6 +29,8 @@ pub struct CopiedBackup {
     pub state: CopyState,
     pub objects: usize,
     pub stored_bytes: u64,
+    /// It was encrypted to other recipients on its way, or would be.
+    pub resealed: bool,
     pub seconds: f64,
 }
 
@@ -65,18 +67,33 @@ impl fmt::Display for CopyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind: _, version: _, to, copies, there, failures } = self;
         for copy in copies {
-            let CopiedBackup { source, backup, from, state, objects, stored_bytes, seconds } = copy;
+            let CopiedBackup {
+                source,
+                backup,
+                from,
+                state,
+                objects,
+                stored_bytes,
+                resealed,
+                seconds,
+            } = copy;
             let bytes = text::bytes(*stored_bytes);
+            let anew = if *resealed { ", encrypted anew" } else { "" };
             match state {
                 CopyState::Copied => writeln!(
                     f,
-                    "{backup} of {source} is in {to} too: {bytes} in {objects} objects from {from}, {}",
+                    "{backup} of {source} is in {to} too: {bytes} in {objects} objects from {from}{anew}, {}",
                     text::seconds(*seconds),
+                )?,
+                // To whom it is encrypted there, only its identities tell.
+                CopyState::There if *resealed => writeln!(
+                    f,
+                    "{backup} of {source} was in {to} already, encrypted by an earlier copy; that stays as it is"
                 )?,
                 CopyState::There => writeln!(f, "{backup} of {source} was in {to} already")?,
                 CopyState::Missing => writeln!(
                     f,
-                    "{backup} of {source} would be copied from {from} to {to}: {bytes}; nothing was changed"
+                    "{backup} of {source} would be copied from {from} to {to}{anew}: {bytes}; nothing was changed"
                 )?,
             }
         }

@@ -30,7 +30,7 @@ pub use self::{
     copy::{CopiedBackup, CopyReport, CopyState, FailedCopy},
     inspect::{InspectFailure, InspectReport, InspectedAof, InspectedAofFile, InspectedKeys},
     list::{ListReport, ListedBackup, ListedDetails, ListedOrigin},
-    mark::MarkReport,
+    mark::{MarkReport, MarkedStore},
     plain::{FetchReport, FetchedFile, PlainText},
     progress::{Bar, Progress},
     prune::{FailedPrune, PruneReport, PrunedBackup, PrunedPlace, PrunedState, StatedReason},

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{table::Table, text};
+use super::{FailedStore, table::Table, text};
 use crate::domain::{
     aof::FileFacts,
     archive::Encryption,
@@ -22,6 +22,10 @@ pub struct ShowReport {
     pub kind: &'static str,
     pub version: u32,
     pub store: String,
+    /// Those that hold the same backup too.
+    pub other_stores: Vec<String>,
+    /// Stores that may hold it too, and cannot be asked.
+    pub unanswered: Vec<FailedStore>,
     pub manifest: Manifest,
     /// What was noted beside the backup since, oldest first.
     pub records: Vec<Record>,
@@ -39,6 +43,12 @@ impl fmt::Display for ShowReport {
         writeln!(f, "backup   {}", manifest.backup)?;
         writeln!(f, "source   {} ({})", manifest.source, manifest.origin.identities.join(", "))?;
         writeln!(f, "store    {}", self.store)?;
+        if !self.other_stores.is_empty() {
+            writeln!(f, "also in  {}", self.other_stores.join(", "))?;
+        }
+        for FailedStore { store, error, .. } in &self.unanswered {
+            writeln!(f, "unknown  whether it is in {store}: {error}")?;
+        }
         writeln!(
             f,
             "taken    {} to {}, {schedule}",

@@ -37,6 +37,15 @@ impl Settings {
             None => error,
         })
     }
+
+    /// To whom flags encrypt; to nobody where there is none.
+    pub fn recipients(
+        &self,
+        recipients: &[String],
+        file: Option<&Path>,
+    ) -> Result<Recipients, Error> {
+        of_flags(recipients, file)
+    }
 }
 
 /// What the config file itself can tell: the files that it names need not be on every machine.

@@ -127,8 +127,8 @@ fn prune_deletes_what_no_rule_keeps(place: Place) {
     let text = fs::read_to_string(kept.manifest(&days[3])).unwrap();
     let newer = text.replacen("\"version\": 1", "\"version\": 99", 1);
     fs::write(kept.manifest(&days[3]), newer).unwrap();
-    assert_eq!(kept.done(&format!("pin {}", days[4]))["already"], false);
-    assert_eq!(kept.done(&format!("pin {}", days[4]))["already"], true);
+    assert_eq!(kept.done(&format!("pin {}", days[4]))["stores"][0]["already"], false);
+    assert_eq!(kept.done(&format!("pin {}", days[4]))["stores"][0]["already"], true);
     let before = kept.bench.place.keys();
 
     let report = kept.done("prune --dry-run");
@@ -221,8 +221,8 @@ fn a_backup_that_shrank_is_suspect_until_it_is_accepted() {
     assert!(failed["error"].as_str().unwrap().contains("keys shrank"), "{runs:#}");
 
     assert_eq!(kept.done(&format!("accept {suspect} --dry-run"))["dryRun"], true);
-    assert_eq!(kept.done(&format!("accept {suspect}"))["already"], false);
-    assert_eq!(kept.done(&format!("accept {suspect}"))["already"], true);
+    assert_eq!(kept.done(&format!("accept {suspect}"))["stores"][0]["already"], false);
+    assert_eq!(kept.done(&format!("accept {suspect}"))["stores"][0]["already"], true);
     // What was accepted is what is normal now.
     next_second();
     let next = kept.back_up(0);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::catalog::{self, Holding, Holdings, Located, Newest};
+use super::catalog::{self, Found, Holding, Holdings, Located, Newest};
 use crate::{
     cli::{Copy, Past, Place},
     domain::identity::{BackupId, SourceName},
@@ -22,23 +22,25 @@ pub(super) struct Chosen {
 
 pub(super) async fn choose(
     arguments: &Copy,
+    is_reseal: bool,
     to: &Opened,
     settings: &Settings,
     context: &Context,
 ) -> Result<Chosen, Failure> {
-    let Copy { which, all, missing, to: _, from, source_name, adopt: _, dry_run: _ } = arguments;
+    let Copy { which, all, missing, from, source_name, .. } = arguments;
     let place = Place { store: from.clone(), source_name: source_name.clone() };
     if !all && !missing {
-        let located =
-            catalog::locate(which, Newest::Any, &place, Past::default(), settings, context).await?;
+        let found =
+            catalog::find(which, Newest::Any, &place, Past::default(), settings, context).await?;
+        let located = elsewhere(found, to, is_reseal)?;
         return Ok(Chosen { backups: vec![located], there: 0, failure: None });
     }
-    let Holdings { sources, failure } =
+    let Holdings { sources, failure, unanswered: _ } =
         catalog::holdings(&place, Past::default(), None, settings, context).await?;
-    let elsewhere = sources.into_iter().filter(|holding| holding.opened.name != to.name);
+    let others = sources.into_iter().filter(|holding| holding.opened.name != to.name);
     let mut backups: BTreeMap<(SourceName, BackupId), Located> = BTreeMap::new();
     let mut held: BTreeMap<SourceName, BTreeSet<BackupId>> = BTreeMap::new();
-    for Holding { opened, source, backups: found } in elsewhere {
+    for Holding { opened, source, backups: found } in others {
         if !held.contains_key(&source) {
             let there = catalog::backups(to, &source).await?;
             held.insert(source.clone(), there.into_iter().collect());
@@ -61,9 +63,26 @@ pub(super) async fn choose(
         });
     }
     let before = backups.len();
-    backups.retain(|(source, backup), _| held.get(source).is_none_or(|it| !it.contains(backup)));
+    // What is there may be what nobody wants any more: only a look at it tells.
+    backups.retain(|(source, backup), _| {
+        is_reseal || held.get(source).is_none_or(|it| !it.contains(backup))
+    });
     let there = before - backups.len();
     Ok(Chosen { backups: backups.into_values().collect(), there, failure })
+}
+
+/// Where it lies in another store than that to copy to, if it does.
+fn elsewhere(found: Found, to: &Opened, is_reseal: bool) -> Result<Located, Failure> {
+    let Found { located, others, failure, unanswered: _ } = found;
+    let is_other = |it: &Located| it.opened.store.address() != to.store.address();
+    if is_other(&located) {
+        return Ok(located);
+    }
+    match (others.into_iter().find(is_other), failure) {
+        (Some(other), _) => Ok(other),
+        (None, Some(failure)) if is_reseal => Err(failure),
+        (None, _) => Ok(located),
+    }
 }
 
 /// The schedules whose backups go to this store.

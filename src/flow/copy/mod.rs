@@ -1,9 +1,10 @@
-//! `copy`: backups into another store, every byte checked on its way, the manifest last. Never deletes a backup, and never changes one.
+//! `copy`: backups into another store, every byte checked on its way, the manifest last. Never deletes a backup, and never changes one that is there.
 
 mod choice;
 mod one;
+mod reseal;
 
-use self::choice::Chosen;
+use self::{choice::Chosen, reseal::Reseal};
 use super::{
     Context,
     catalog::{self, Located},
@@ -29,6 +30,8 @@ struct Job<'a> {
     to: &'a Opened,
     adopt: bool,
     dry_run: bool,
+    /// Where the copies are encrypted to others.
+    reseal: Option<Reseal<'a>>,
     budget: Budget,
     context: &'a Context,
 }
@@ -38,12 +41,23 @@ pub(super) async fn run(
     settings: &Settings,
     context: &Context,
 ) -> Result<Outcome, Failure> {
+    let recipients =
+        settings.recipients(&arguments.recipient, arguments.recipients_file.as_deref())?;
+    let identity = &arguments.identity;
+    if recipients.is_empty() && !identity.identity_from.is_empty() {
+        return Err(Failure::Usage {
+            finding: "--identity-from is given, and a copy opens nothing".to_owned(),
+            hint: "add --recipient to encrypt the copies anew, or leave it out".to_owned(),
+        });
+    }
+    let reseal = Reseal { recipients: &recipients, identity, settings };
+    let reseal = (!recipients.is_empty()).then_some(reseal);
     let to = context.unless_ended(target(arguments, settings, context)).await?;
-    let choose = choice::choose(arguments, &to, settings, context);
+    let choose = choice::choose(arguments, reseal.is_some(), &to, settings, context);
     let Chosen { backups, there, failure } = context.unless_ended(choose).await?;
     let budget = Budget::shared_by(1).remove(0);
-    let Copy { which: _, all, missing, to: _, from: _, source_name: _, adopt, dry_run } = arguments;
-    let job = Job { to: &to, adopt: *adopt, dry_run: *dry_run, budget, context };
+    let Copy { all, missing, adopt, dry_run, .. } = arguments;
+    let job = Job { to: &to, adopt: *adopt, dry_run: *dry_run, reseal, budget, context };
     let is_one = !all && !missing;
 
     let mut report = CopyReport::new(to.name.clone(), there);

@@ -5,6 +5,7 @@ mod capture_aof;
 mod pace;
 mod read_back;
 mod relay;
+mod reseal;
 mod sealing;
 mod upload;
 
@@ -31,6 +32,7 @@ pub(crate) use self::{
     pace::Pace,
     read_back::{Plain, Scanned, Scanner, Sink, read_back, unpack},
     relay::{Relay, Relayed, relay},
+    reseal::{Keys, reseal},
     upload::{Outlet, Packed, pack, upload_packed},
 };
 

@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use super::{Budget, Pace, upload::object};
 use crate::{
     domain::{
+        archive,
         digest::{Digester, Digests},
         identity::BackupId,
-        manifest::Object,
+        manifest::{Archive, Object},
     },
     edge::store::{self, Download, Part, Store, Upload},
     failure::Failure,
@@ -109,22 +110,14 @@ impl Relay<'_> {
         upload: &mut dyn Upload,
         bar: &Bar,
     ) -> Result<Digests, Failure> {
-        let corrupt = |finding: String| Failure::Corrupt { backup: self.backup.clone(), finding };
-        let failed = |source: store::Error| {
-            if matches!(source, store::Error::NotFound { .. }) {
-                return corrupt(format!("{} is gone", wanted.key));
-            }
-            Failure::Store { attempt: format!("read {}", wanted.key), source }
-        };
-        let version_id = wanted.version_id.as_deref();
-        let mut download = self.from.download(&wanted.key, version_id).await.map_err(failed)?;
+        let mut download = self.open(wanted).await?;
         let (mut digester, mut rest) = (Digester::default(), Bytes::new());
         loop {
             let share = self.budget.part().await;
             let mut body = self.budget.buffer();
             while body.room() > 0 {
                 if rest.is_empty() {
-                    match self.next(&mut *download).await?.map_err(failed)? {
+                    match self.next_of(wanted, &mut *download).await? {
                         Some(bytes) => {
                             self.wait_for(bytes.len()).await?;
                             rest = bytes;
@@ -150,18 +143,50 @@ impl Relay<'_> {
         }
         let found = digester.finish();
         match difference(wanted, found) {
-            Some(finding) => Err(corrupt(finding)),
+            Some(finding) => Err(self.corrupt(finding)),
             None => Ok(found),
         }
     }
 
     /// Until so many bytes may leave, unless a signal comes.
-    async fn wait_for(self, bytes: usize) -> Result<(), Failure> {
+    pub(super) async fn wait_for(self, bytes: usize) -> Result<(), Failure> {
         let wait = async {
             self.pace.wait_for(bytes).await;
             Ok(())
         };
         self.context.unless_ended(wait).await
+    }
+
+    pub(super) async fn open(self, wanted: &Object) -> Result<Box<dyn Download>, Failure> {
+        let version_id = wanted.version_id.as_deref();
+        let download = self.from.download(&wanted.key, version_id).await;
+        download.map_err(|source| self.unread(wanted, source))
+    }
+
+    /// The next bytes of the object in the store that is copied from.
+    pub(super) async fn next_of(
+        self,
+        wanted: &Object,
+        download: &mut dyn Download,
+    ) -> Result<Option<Bytes>, Failure> {
+        self.next(download).await?.map_err(|source| self.unread(wanted, source))
+    }
+
+    fn unread(self, wanted: &Object, source: store::Error) -> Failure {
+        if matches!(source, store::Error::NotFound { .. }) {
+            // The store answers; it is the backup that is incomplete.
+            return self.corrupt(format!("{} is gone", wanted.key));
+        }
+        Failure::Store { attempt: format!("read {}", wanted.key), source }
+    }
+
+    pub(super) fn corrupt(self, finding: String) -> Failure {
+        Failure::Corrupt { backup: self.backup.clone(), finding }
+    }
+
+    pub(super) fn failed_archive(self, archive: &Archive, source: archive::Error) -> Failure {
+        let attempt = format!("encrypt {} of {} anew", archive.name, self.backup);
+        Failure::Archive { attempt, source }
     }
 
     /// The next bytes, unless a signal comes.
@@ -174,7 +199,7 @@ impl Relay<'_> {
 }
 
 /// On a thread that may be busy for long.
-async fn digest(mut digester: Digester, bytes: Bytes) -> Result<Digester, Failure> {
+pub(super) async fn digest(mut digester: Digester, bytes: Bytes) -> Result<Digester, Failure> {
     let work = tokio::task::spawn_blocking(move || {
         digester.update(&bytes);
         digester
@@ -182,7 +207,7 @@ async fn digest(mut digester: Digester, bytes: Bytes) -> Result<Digester, Failur
     work.await.map_err(|_| Failure::Worker { attempt: "digest an object" })
 }
 
-fn difference(wanted: &Object, found: Digests) -> Option<String> {
+pub(super) fn difference(wanted: &Object, found: Digests) -> Option<String> {
     let Digests { bytes, sha256, crc64nvme } = found;
     let key = &wanted.key;
     wanted.difference(bytes, Some(crc64nvme)).or_else(|| {

@@ -1,6 +1,6 @@
 //! Two real stores, one of which is down, dies, freezes, fills up or lags: the other has the backup, and `copy` completes what is missing.
 
-use std::{collections::BTreeSet, fs, process::Command, thread};
+use std::{collections::BTreeSet, fs, path::Path, process::Command, thread};
 
 use tempfile::TempDir;
 
@@ -277,21 +277,44 @@ fn a_copy_into_the_prefix_of_another_installation_is_refused() {
 
 #[test]
 fn a_killed_copy_into_s3_is_whole_or_absent_and_goes_on() {
-    let mut tally = Tally::of("copy into S3", "`kill -9` at a random moment");
+    let tally = Tally::of("copy into S3", "`kill -9` at a random moment");
+    kill_copies(tally, &[]);
+}
+
+#[test]
+fn a_killed_copy_to_other_recipients_is_whole_or_absent_and_begins_anew() {
+    let tally = Tally::of("copy to other recipients into S3", "`kill -9` at a random moment");
+    kill_copies(tally, &["--recipients-file", "x25519.pub"]);
+}
+
+#[track_caller]
+fn kill_copies(mut tally: Tally, more: &[&str]) {
     let pair = Pair::of(Bench::new(Place::s3(), 260));
     let source = digest(&pair.bench.source);
     let (to, from) = (pair.bench.place.text(), pair.second());
     run(&mut pair.bench.backup_at(&from)).assert_code(0);
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys");
     let copy = || {
         let mut command = pair.bench.program();
         command.args(["copy", "--all", "--from", &from, "--to", &to, "--source-name", SOURCE]);
+        command.args(more).current_dir(&keys);
         command
+    };
+    let identity = format!("--identity-from file:{}", keys.join("x25519").display());
+    let assert_whole = || {
+        let listed = pair.bench.listed();
+        if !listed.is_empty() {
+            let verify = format!("verify --all --level content {identity}");
+            run(&mut pair.bench.verb(&verify)).assert_code(0);
+        }
+        listed
     };
     let begun = tokio::time::Instant::now();
     run(&mut copy()).assert_code(0);
     let took = begun.elapsed();
     let root = pair.bench.place.root().join(SOURCE);
-    let copied = pair.bench.listed();
+    let copied = assert_whole();
+    assert_eq!(copied.len(), 1);
     // One that finds archives takes a time of its own.
     let mut moments =
         ["kill -9 of copy", "kill -9 of copy that goes on"].map(|what| Moments::new(what, took));
@@ -308,14 +331,15 @@ fn a_killed_copy_into_s3_is_whole_or_absent_and_goes_on() {
         let moment = moments.anywhere();
         let is_killed = moments.run_and_kill(&mut copy(), moment);
         killed += usize::from(is_killed);
-        let listed = pair.bench.assert_listed_are_whole(&mut BTreeSet::new());
-        if listed == 0 {
+        let listed = assert_whole();
+        if listed.is_empty() {
             run(&mut copy()).assert_code(0);
-            assert_eq!(pair.bench.assert_listed_are_whole(&mut BTreeSet::new()), 1);
+            assert_eq!(assert_whole(), copied);
+        } else {
+            assert_eq!(listed, copied);
         }
-        assert_eq!(pair.bench.listed(), copied);
         if is_killed {
-            tally.add(listed == 1);
+            tally.add(!listed.is_empty());
         }
     }
     let original = pair.bench.verb_at("verify --all --level content", &from);

@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Parser as _;
+use jiff::SignedDuration;
 use redis_backup::{
     cli::Cli,
     domain::{archive::Identities, catalog::Key},
@@ -38,6 +39,8 @@ struct Stage {
     second: Memory,
     /// What was listed in each store, and so must stay.
     listed: BTreeMap<&'static str, BTreeSet<String>>,
+    /// How far the clocks of all are ahead.
+    ahead: SignedDuration,
 }
 
 /// What a verb was, and which calls came to each store.
@@ -56,6 +59,7 @@ impl Stage {
             first: Memory::new(now()),
             second: Memory::new(now()),
             listed: BTreeMap::new(),
+            ahead: SignedDuration::ZERO,
         }
     }
 
@@ -70,14 +74,16 @@ impl Stage {
 
     async fn run(&self, words: &[&str], of_first: &[Fault], of_second: &[Fault]) -> Ran {
         let (first, second) = self.flaky(of_first, of_second);
-        let context = context(&first, &second);
+        let ahead = self.ahead;
+        let clock = Arc::new(move || now() + ahead);
+        let context = Context { clock, ..context(&first, &second) };
         let outcome = flow::run(cli(words), &context).await;
         Ran { outcome, first, second }
     }
 
     fn flaky(&self, of_first: &[Fault], of_second: &[Fault]) -> (Flaky, Flaky) {
-        self.first.set_clock(now());
-        self.second.set_clock(now());
+        self.first.set_clock(now() + self.ahead);
+        self.second.set_clock(now() + self.ahead);
         let first = Flaky::new(Arc::new(self.first.clone()), of_first.iter().cloned());
         let second = Flaky::new(Arc::new(self.second.clone()), of_second.iter().cloned());
         (first, second)
@@ -85,9 +91,11 @@ impl Stage {
 
     /// The promise, in one of the stores. How many backups it lists.
     async fn assert_promise(&mut self, store: &'static str, what: &impl Debug) -> usize {
-        let words =
-            ["verify", "--all", "--level", "content", "--source-name", SOURCE, "--store", store];
-        let verified = self.run(&words, &[], &[]).await.outcome;
+        let words = [
+            &["verify", "--all", "--level", "content", "--source-name", SOURCE, "--store", store],
+            &IDENTITY[..],
+        ];
+        let verified = self.run(&words.concat(), &[], &[]).await.outcome;
         let before = self.listed.remove(store).unwrap_or_default();
         let listed = self.promise.assert_kept(verified, &before, what);
         let count = listed.len();
@@ -96,7 +104,11 @@ impl Stage {
     }
 
     async fn assert_copy_completes(&mut self, what: &impl Debug) {
-        let outcome = self.run(&COPY, &[], &[]).await.outcome;
+        self.assert_completes(&COPY, what).await;
+    }
+
+    async fn assert_completes(&mut self, copy: &[&str], what: &impl Debug) {
+        let outcome = self.run(copy, &[], &[]).await.outcome;
         let outcome = outcome.unwrap_or_else(|failure| panic!("{what:?}: {}", chain(&failure)));
         assert_eq!(outcome.exit, Exit::Done, "{what:?}: {}", json(&outcome));
         let counts =
@@ -127,6 +139,21 @@ impl Stage {
 
 const COPY: [&str; 8] = ["copy", "--all", "--from", FIRST, "--to", SECOND, "--source-name", SOURCE];
 
+/// Pairs made for tests; the public half of the one, and where the secret half of the other is.
+const RESEAL: [&str; 4] =
+    ["--recipients-file", "tests/fixtures/keys/x25519.pub", IDENTITY[0], IDENTITY[1]];
+const IDENTITY: [&str; 4] = [
+    "--identity-from",
+    "file:tests/fixtures/keys/ed25519",
+    "--identity-from",
+    "file:tests/fixtures/keys/x25519",
+];
+
+/// Copies as they are, and copies that are encrypted to others on their way.
+fn copies() -> [(&'static str, Vec<&'static str>); 2] {
+    [("copy", COPY.to_vec()), ("copy to other recipients", [&COPY[..], &RESEAL[..]].concat())]
+}
+
 fn cli(words: &[&str]) -> Cli {
     Cli::try_parse_from([&["redis-backup"], words].concat()).unwrap()
 }
@@ -155,6 +182,12 @@ fn context(first: &Flaky, second: &Flaky) -> Context {
 fn backup_words(url: &str) -> Vec<&str> {
     let stores = ["--source-name", SOURCE, "--store", FIRST, "--store", SECOND];
     [&["backup", "--source-url", url][..], &stores].concat()
+}
+
+fn sealed_backup(url: &str) -> Vec<&str> {
+    let recipient = "tests/fixtures/keys/ed25519.pub";
+    let store = ["--source-name", SOURCE, "--store", FIRST, "--recipients-file", recipient];
+    [&["backup", "--source-url", url][..], &store].concat()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,12 +256,18 @@ async fn when_both_stores_fail_the_backup_fails_and_names_both() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_call_fails_in_a_copy_it_is_whole_or_absent_and_can_be_repeated() {
+    for (work, copy) in copies() {
+        Box::pin(fail_each_call_of(work, &copy)).await;
+    }
+}
+
+async fn fail_each_call_of(work: &'static str, copy: &[&str]) {
     let mut stage = Stage::new();
     let url = stage.url();
-    let words = ["backup", "--source-url", &url, "--source-name", SOURCE, "--store", FIRST];
-    stage.run(&words, &[], &[]).await.outcome.unwrap();
-    stage.run(&["verify", "--latest", "--store", FIRST], &[], &[]).await.outcome.unwrap();
-    let ran = stage.run(&COPY, &[], &[]).await;
+    stage.run(&sealed_backup(&url), &[], &[]).await.outcome.unwrap();
+    let verify = [&["verify", "--latest", "--store", FIRST], &IDENTITY[..]].concat();
+    stage.run(&verify, &[], &[]).await.outcome.unwrap();
+    let ran = stage.run(copy, &[], &[]).await;
     assert_eq!(ran.outcome.unwrap().exit, Exit::Done);
     let faults: Vec<(bool, Fault)> = [(true, &ran.first), (false, &ran.second)]
         .into_iter()
@@ -238,7 +277,7 @@ async fn whatever_call_fails_in_a_copy_it_is_whole_or_absent_and_can_be_repeated
         .collect();
     let mut failed = 0;
     let mut tally = Tally::of(
-        "copy",
+        work,
         "each call to either store fails, before or after it acted, once or for ever",
     );
     for fault in &faults {
@@ -246,7 +285,7 @@ async fn whatever_call_fails_in_a_copy_it_is_whole_or_absent_and_can_be_repeated
         let (is_first, one) = (fault.0, [fault.1.clone()]);
         let (of_first, of_second) =
             if is_first { (&one[..], &[][..]) } else { (&[][..], &one[..]) };
-        let ran = stage.run(&COPY, of_first, of_second).await;
+        let ran = stage.run(copy, of_first, of_second).await;
         let listed = stage.assert_promise(SECOND, fault).await;
         match ran.outcome {
             Ok(outcome) if outcome.exit == Exit::Done => assert_eq!(listed, 1, "{fault:?}"),
@@ -257,7 +296,7 @@ async fn whatever_call_fails_in_a_copy_it_is_whole_or_absent_and_can_be_repeated
         if ran.first.has_failed() || ran.second.has_failed() {
             tally.add(listed == 1);
         }
-        stage.assert_copy_completes(fault).await;
+        stage.assert_completes(copy, fault).await;
         let records = stage.second.list(&format!("{SOURCE}/records/")).await.unwrap();
         assert!(!records.is_empty(), "{fault:?}: the proof was not copied");
     }
@@ -267,28 +306,33 @@ async fn whatever_call_fails_in_a_copy_it_is_whole_or_absent_and_can_be_repeated
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_dropped_at_any_call_is_whole_or_absent_and_can_be_repeated() {
+    for (work, copy) in copies() {
+        Box::pin(drop_at_each_call_of(work, &copy)).await;
+    }
+}
+
+async fn drop_at_each_call_of(work: &'static str, copy: &[&str]) {
     let mut stage = Stage::new();
     let url = stage.url();
-    let words = ["backup", "--source-url", &url, "--source-name", SOURCE, "--store", FIRST];
-    stage.run(&words, &[], &[]).await.outcome.unwrap();
-    let ran = stage.run(&COPY, &[], &[]).await;
+    stage.run(&sealed_backup(&url), &[], &[]).await.outcome.unwrap();
+    let ran = stage.run(copy, &[], &[]).await;
     let calls = ran.first.calls().len() + ran.second.calls().len();
     let mut dropped = 0;
     let mut tally =
-        Tally::of("copy", "dropped at each call to either store, before and after it acted");
+        Tally::of(work, "dropped at each call to either store, before and after it acted");
     for (at, more_polls) in (0..=calls).flat_map(|at| [(at, 0), (at, 1)]) {
         stage.empty_second();
         let (first, second) = stage.flaky(&[], &[]);
         let context = context(&first, &second);
         let is_reached = || first.calls().len() + second.calls().len() >= at;
         let ended =
-            run_until(is_reached, more_polls, flow::run(cli(&COPY), &context)).await.is_some();
+            run_until(is_reached, more_polls, flow::run(cli(copy), &context)).await.is_some();
         dropped += usize::from(!ended);
         let listed = stage.assert_promise(SECOND, &at).await;
         if !ended {
             tally.add(listed == 1);
         }
-        stage.assert_copy_completes(&format!("dropped at call {at}")).await;
+        stage.assert_completes(copy, &format!("dropped at call {at}")).await;
     }
     assert!(dropped > calls, "only {dropped} were dropped");
     tally.write();
@@ -308,4 +352,37 @@ async fn what_a_failed_run_left_under_the_same_key_never_becomes_a_part_of_a_cop
         stage.second.create(&listed.key, other.into()).await.unwrap();
     }
     stage.assert_copy_completes(&"other bytes under the same keys").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_reseal_left_beside_the_backup_never_becomes_a_part_of_it_and_is_swept() {
+    let mut stage = Stage::new();
+    let url = stage.url();
+    stage.run(&sealed_backup(&url), &[], &[]).await.outcome.unwrap();
+    let reseal = [&COPY[..], &RESEAL[..]].concat();
+    let prefix = format!("{SOURCE}/archives/");
+    let keys = async |stage: &Stage| -> BTreeSet<Key> {
+        let listed = stage.second.list(&prefix).await.unwrap();
+        listed.into_iter().map(|listed| listed.key).collect()
+    };
+    // Tries that never got to their manifest, and could take nothing back.
+    let for_ever = |operation| Fault { failures: usize::MAX, ..Fault::once(operation) };
+    let faults = [for_ever(Operation::Attributes), for_ever(Operation::Delete)];
+    for tries in 1..=2 {
+        let ran = stage.run(&reseal, &[], &faults).await;
+        assert_ne!(ran.outcome.unwrap().exit, Exit::Done);
+        assert_eq!(keys(&stage).await.len(), 2 * tries);
+    }
+    let left = keys(&stage).await;
+    stage.assert_completes(&reseal, &"beside two tries").await;
+    let all = keys(&stage).await;
+    assert_eq!((all.len(), all.is_superset(&left)), (6, true));
+
+    stage.ahead = SignedDuration::from_hours(47);
+    stage.assert_completes(&reseal, &"before the time of sweeping").await;
+    assert_eq!(keys(&stage).await, all);
+    stage.ahead = SignedDuration::from_hours(49);
+    stage.assert_completes(&reseal, &"in the time of sweeping").await;
+    assert_eq!(keys(&stage).await, &all - &left);
+    assert_eq!(stage.assert_promise(SECOND, &"swept").await, 1);
 }

@@ -23,15 +23,15 @@ const KEYS: usize = 600;
 const NEEDLE: &str = "needle-in-a-key-name";
 
 /// Pairs made for these tests; the public half lies beside the secret one.
-fn key(name: &str) -> PathBuf {
+pub(super) fn key(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys").join(name)
 }
 
-fn identity(name: &str) -> String {
+pub(super) fn identity(name: &str) -> String {
     format!("file:{}", key(name).display())
 }
 
-fn public(name: &str) -> String {
+pub(super) fn public(name: &str) -> String {
     let text = fs::read_to_string(key(&format!("{name}.pub"))).unwrap();
     text.trim().to_owned()
 }

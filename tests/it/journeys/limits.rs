@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, thread, time::Duration};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
-use super::{Tool, tool::Run};
+use super::{Tool, encrypted::public, tool::Run};
 use crate::servers::{
     Version,
     cluster::ClusterGroup,
@@ -96,17 +96,23 @@ fn a_copy_into_a_store_and_a_read_data_directory_obey_the_limit_too() {
     fill(&server, 5000);
     let folder = server.data_dir();
     let data_dir = format!("dataDir: '{}'", folder.display());
-    let tool =
-        tool(&server, &data_dir, "}}\n  slow: {directory: {path: ./slow, uploadMaxPerSecond: 1MiB");
+    let slow = |name: &str| {
+        format!("}}}}\n  {name}: {{directory: {{path: ./{name}, uploadMaxPerSecond: 1MiB")
+    };
+    let tool = tool(&server, &data_dir, &[slow("slow"), slow("sealed")].concat());
     let began = Instant::now();
     let saved = tool.run("backup", &["--method", "bgsave", "--store", "slow"]);
     assert_took(began, &saved);
     tool.done("backup", &["--method", "bgsave", "--store", "disk"]);
-    let began = Instant::now();
-    let copied = tool.run_anywhere("copy", &["--all", "--from", "disk", "--to", "slow"]);
-    assert_eq!(copied.report["copies"][0]["state"], "copied", "{copied:#?}");
-    let seconds = began.elapsed().as_secs();
-    assert!(seconds >= 4, "the copy took {seconds} s");
+    let recipient = ["--recipient".to_owned(), public("x25519")];
+    for (to, more) in [("slow", &[][..]), ("sealed", &recipient[..])] {
+        let began = Instant::now();
+        let arguments = ["--all", "--from", "disk", "--to", to].map(str::to_owned);
+        let copied = tool.run_anywhere("copy", &[&arguments[..], more].concat());
+        assert_eq!(copied.report["copies"][0]["state"], "copied", "{copied:#?}");
+        let seconds = began.elapsed().as_secs();
+        assert!(seconds >= 4, "the copy to {to} took {seconds} s");
+    }
 }
 
 /// As long at least as the limit of a MiB a second demands.

@@ -194,7 +194,7 @@ fn prune_puts_a_locked_backup_off_and_a_pin_holds_it_until_it_is_lifted() {
     let (free, partly, held) = (back_up(&tool), back_up(&tool), back_up(&tool));
     hold_one_archive(&stage, &partly);
     let report = tool.done("pin", &[&held]);
-    assert_eq!(report["legalHolds"], 3, "RDB, installation and manifest: {report:#}");
+    assert_eq!(report["stores"][0]["legalHolds"], 3, "RDB, installation and manifest: {report:#}");
     let tool = tool.with_config(&locked);
     let (kept, newest) = (back_up(&tool), back_up(&tool));
     let told = |report: &Value, id: &str| {
@@ -229,7 +229,7 @@ fn prune_puts_a_locked_backup_off_and_a_pin_holds_it_until_it_is_lifted() {
     let report = tool.done("prune", &[] as &[&str]);
     assert!(told(&report, &held).1.contains("under legal hold"), "{report:#}");
     let report = tool.done("unpin", &[&held]);
-    assert_eq!(report["legalHolds"], 3, "{report:#}");
+    assert_eq!(report["stores"][0]["legalHolds"], 3, "{report:#}");
     let report = tool.done("prune", &[] as &[&str]);
     assert_eq!(told(&report, &held).0, "expired", "{report:#}");
     assert!(!versions_of(&stage, &held).is_empty(), "hidden, not purged");

@@ -13,6 +13,7 @@ mod interrupted;
 mod limits;
 mod live_aof;
 mod locked;
+mod resealed;
 mod resumed;
 mod s3;
 mod sentinel;

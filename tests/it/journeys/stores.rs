@@ -89,3 +89,55 @@ fn one_capture_comes_back_from_each_of_its_stores_and_from_a_copy() {
     tool.done("verify", &["--latest", "--level", "stored"]);
     tool.verify_by_load();
 }
+
+#[test]
+fn a_pin_reaches_each_store_that_holds_the_backup_and_says_which_it_did_not_reach() {
+    let version = Version::usual();
+    let server = Server::start(&version, &[]);
+    fill(&mut server.connection(), 22, 60);
+    let mut s3 = S3Server::start(false);
+    s3.create_bucket("versioned", true);
+    let tool = Tool::new(&version)
+        .with_environment("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        .with_environment("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        .with_config(&config(&server, &s3))
+        .without_store();
+    let report = tool.done("backup", &["--schedule", "daily"]);
+    let backup = report["backups"][0]["backup"].as_str().unwrap().to_owned();
+    let marked = |report: &Value| -> Vec<(String, bool)> {
+        let stores = report["stores"].as_array().unwrap().iter();
+        stores.map(|it| (it["store"].as_str().unwrap().to_owned(), it["already"] == true)).collect()
+    };
+    let both = |already| vec![("disk".to_owned(), already), ("s3".to_owned(), already)];
+    let pinned_in = |store: &str| {
+        let shown = tool.clone().with_store(store).done("show", &[&backup]);
+        shown["records"].as_array().unwrap().iter().any(|record| record["event"] == "pinned")
+    };
+
+    let shown = tool.done("show", &[&backup]);
+    assert_eq!(
+        (&shown["store"], &shown["otherStores"]),
+        (&"disk".into(), &serde_json::json!(["s3"]))
+    );
+    assert_eq!(marked(&tool.done("pin", &[&backup, "--dry-run"])), both(false));
+    assert!(!pinned_in("disk") && !pinned_in("s3"));
+    assert_eq!(marked(&tool.done("pin", &[&backup])), both(false));
+    assert!(pinned_in("disk") && pinned_in("s3"));
+    assert_eq!(marked(&tool.done("pin", &["--latest"])), both(true));
+    let one = tool.clone().with_store("s3").done("unpin", &[&backup]);
+    assert_eq!(marked(&one), [("s3".to_owned(), false)]);
+    let rest = vec![("disk".to_owned(), false), ("s3".to_owned(), true)];
+    assert_eq!(marked(&tool.done("unpin", &[&backup])), rest);
+
+    s3.stop();
+    let run = tool.run("pin", &[&backup]);
+    assert_eq!(run.exit, Some(14), "{run:#?}");
+    assert_eq!(marked(&run.report), [("disk".to_owned(), false)]);
+    assert_eq!(run.report["failures"][0]["store"], "s3", "{run:#?}");
+    assert_eq!(run.report["failures"][0]["exit"], 11, "{run:#?}");
+    let shown = tool.done("show", &[&backup]);
+    assert_eq!(shown["unanswered"][0]["store"], "s3", "{shown:#}");
+    s3.start_again();
+    let rest = vec![("disk".to_owned(), true), ("s3".to_owned(), false)];
+    assert_eq!(marked(&tool.done("pin", &[&backup])), rest);
+}
