@@ -6,6 +6,7 @@ mod error;
 mod place;
 mod schedule;
 mod secret;
+mod source;
 mod store_text;
 mod timeouts;
 
@@ -38,7 +39,7 @@ use crate::{
         schedule::Timetable,
         secret::Secret,
         shrink_guard,
-        source::{NodeAddress, SourceAddress, SourceUrl},
+        source::{NodeAddress, SourceUrl},
     },
     edge::spool,
 };
@@ -46,16 +47,11 @@ use crate::{
 /// Read in the working folder when neither flag nor environment names another.
 pub const CONFIG_FILE: &str = "redis-backup.yaml";
 
-/// One shard's fork at a time on a host is the safe number; two hide the latency of a second host.
-const CAPTURES_AT_ONCE: usize = 2;
-
 /// S3 knows no longer retention.
 const LOCK_DAYS_MAX: u32 = 36_500;
+
 /// Each source forks by itself; more at once only share the network of this machine.
 const BACKUPS_AT_ONCE: usize = 2;
-
-/// What a spool may take of a disk when no config says so.
-const SPOOL_BYTES_MAX: u64 = 8 << 30;
 
 /// Below it, a unit was forgotten.
 const UPLOAD_MAX_PER_SECOND_MIN: u64 = 64 << 10;
@@ -231,7 +227,7 @@ impl Settings {
     fn check(config: Config) -> Result<Self, (String, String)> {
         for (name, source) in &config.sources {
             let place = |key: &str| format!("sources.{name}.{key}");
-            check_source(source).map_err(|(key, finding)| (place(key), finding))?;
+            source::check(source).map_err(|(key, finding)| (place(key), finding))?;
         }
         for (name, store) in &config.stores {
             check_store(store)
@@ -258,7 +254,7 @@ impl Settings {
             name: name.clone(),
             known: self.source_names(),
         })?;
-        resolve_source(name, source, environment, self.file.as_ref())
+        source::resolve(name, source, environment, self.file.as_ref())
     }
 
     /// Where a source of the config file is, for who does not ask it and needs no secret.
@@ -335,9 +331,9 @@ impl Settings {
             shrink_guard: shrink_guard::Limit::default(),
             encryption: None,
         };
-        check_source(&source)
+        source::check(&source)
             .map_err(|(_, finding)| Error::SourceUrl { name: name.clone(), finding })?;
-        Ok(Source { recipients, ..resolve_source(name, &source, environment, None)? })
+        Ok(Source { recipients, ..source::resolve(name, &source, environment, None)? })
     }
 
     pub fn schedule(&self, name: &ScheduleName) -> Result<&Schedule, Error> {
@@ -435,80 +431,6 @@ impl File {
 
 type Finding = (&'static str, String);
 
-fn check_source(source: &config::Source) -> Result<(), Finding> {
-    let url = SourceUrl::parse_all(&source.nodes).map_err(|error| ("nodes", error.to_string()))?;
-    if url.password.is_some() {
-        return Err((
-            "nodes",
-            "a URL must not hold a password: others can read it there; say where it is by \
-             `auth: {passwordFrom: {file: PATH}}` or `--password-from env:NAME|file:PATH`"
-                .to_owned(),
-        ));
-    }
-    let Compression { codec, level } = source.compression;
-    if let Some(level) = level.filter(|level| !codec.levels().contains(level)) {
-        let (first, last) = codec.levels().into_inner();
-        return Err((
-            "compression.level",
-            format!("{codec} has levels {first} to {last}, not {level}"),
-        ));
-    }
-    if source.shrink_guard.percent_min > 100 {
-        return Err((
-            "shrinkGuard.percentMin",
-            "a share is 1 to 100 percent, or 0 to suspect nothing".to_owned(),
-        ));
-    }
-    if let Some(configured) = &source.encryption {
-        encryption::check(configured)?;
-    }
-    check_data_dirs(source, &url.address)?;
-    if source.captures_at_once == Some(0) {
-        return Err(("capturesAtOnce", "0 captures nothing; write 1 or more".to_owned()));
-    }
-    for (key, tls) in [
-        ("tls", &source.tls),
-        ("sentinel.tls", &source.sentinel.as_ref().and_then(|sentinel| sentinel.tls.clone())),
-    ] {
-        if tls.as_ref().is_some_and(|tls| tls.cert_file.is_some() != tls.key_file.is_some()) {
-            return Err((key, "certFile and keyFile belong together; one is missing".to_owned()));
-        }
-    }
-    Ok(())
-}
-
-/// A data directory belongs to one node, and which one must be sure.
-fn check_data_dirs(source: &config::Source, address: &SourceAddress) -> Result<(), Finding> {
-    let has_one = matches!(address, SourceAddress::Nodes(nodes) if nodes.len() == 1);
-    if source.data_dir.is_some() && !has_one {
-        return Err((
-            "dataDir",
-            "it belongs to one node, and `nodes` names several or sentinels; write \
-             `dataDirs: {\"host:port\": PATH}` with the address that `backup --dry-run` shows"
-                .to_owned(),
-        ));
-    }
-    if source.data_dir.is_some() && !source.data_dirs.is_empty() {
-        return Err(("dataDirs", "write `dataDir` or `dataDirs`, not both".to_owned()));
-    }
-    if source.method == MethodChoice::Bgsave
-        && source.data_dir.is_none()
-        && source.data_dirs.is_empty()
-    {
-        return Err(("method", "`bgsave` needs `dataDir`: the RDB is read from there".to_owned()));
-    }
-    Ok(())
-}
-
-fn data_dirs(source: &config::Source, address: &SourceAddress) -> BTreeMap<NodeAddress, PathBuf> {
-    match (&source.data_dir, address) {
-        (Some(path), SourceAddress::Nodes(nodes)) => {
-            nodes.iter().map(|node| (node.clone(), path.clone())).collect()
-        }
-        (Some(_) | None, _) => source.data_dirs.clone(),
-    }
-}
-
 fn check_store(store: &config::Store) -> Result<(), Finding> {
     match store {
         config::Store::Directory(Directory { path: _, upload_max_per_second }) => {
@@ -543,86 +465,6 @@ fn check_lock(s3: &S3) -> Result<(), (&'static str, &'static str)> {
             "s3.objectLock",
             "S3 takes no locked object without a checksum; leave `checksums: when-required` out",
         )),
-    }
-}
-
-fn resolve_source(
-    name: &SourceName,
-    source: &config::Source,
-    environment: Environment<'_>,
-    file: Option<&File>,
-) -> Result<Source, Error> {
-    let url = SourceUrl::parse_all(&source.nodes)
-        .map_err(|error| Error::SourceUrl { name: name.clone(), finding: error.to_string() })?;
-    let secret_of = |key: &str, auth: Option<&config::Auth>| {
-        auth.and_then(|auth| auth.password_from.as_ref())
-            .map(|from| secret::read(from, "password", environment))
-            .transpose()
-            .map_err(|error| match file {
-                Some(file) => Error::Secret {
-                    place: file.locate(&format!("sources.{name}.{key}.passwordFrom")),
-                    source: Box::new(error),
-                },
-                None => error,
-            })
-    };
-    let username = |auth: Option<&config::Auth>| auth.and_then(|auth| auth.username.clone());
-    let tls = source.tls.clone().or_else(|| url.tls.then(config::Tls::default));
-    let access = Access {
-        username: username(source.auth.as_ref()).or_else(|| url.username.clone()),
-        password: secret_of("auth", source.auth.as_ref())?,
-        tls,
-    };
-    let sentinel_access = match &source.sentinel {
-        Some(config::Sentinel { auth, tls }) => Access {
-            username: username(auth.as_ref()),
-            password: secret_of("sentinel.auth", auth.as_ref())?,
-            tls: tls.clone(),
-        },
-        None => access.clone(),
-    };
-    let Compression { codec, level } = source.compression;
-    let recipients = match &source.encryption {
-        Some(configured) => encryption::of_config(configured)?,
-        None => Recipients::default(),
-    };
-    let data_dirs = data_dirs(source, &url.address);
-    Ok(Source {
-        name: name.clone(),
-        url,
-        access,
-        sentinel_access,
-        primary: source.primary,
-        data_dirs,
-        method: source.method,
-        server_binary: source.server_binary.clone(),
-        spool: resolve_spool(source.spool.as_ref(), environment),
-        timeouts: source.timeouts,
-        codec,
-        level: level.unwrap_or_else(|| codec.default_level()),
-        captures_at_once: source
-            .captures_at_once
-            .and_then(|number| usize::try_from(number).ok())
-            .unwrap_or(CAPTURES_AT_ONCE),
-        skew_seconds_max: source.skew_max_seconds,
-        shrink_guard: source.shrink_guard,
-        recipients,
-    })
-}
-
-fn resolve_spool(spool: Option<&config::Spool>, environment: Environment<'_>) -> Spool {
-    match spool {
-        Some(config::Spool { path, bytes_max }) => {
-            Spool::Configured(spool::Limits { folder: path.clone(), bytes_max: bytes_max.as_u64() })
-        }
-        None => Spool::Default {
-            folders: environment("TMPDIR")
-                .map(PathBuf::from)
-                .into_iter()
-                .chain(["/var/tmp".into(), "/tmp".into(), ".".into()])
-                .collect(),
-            bytes_max: SPOOL_BYTES_MAX,
-        },
     }
 }
 
