@@ -10,7 +10,7 @@ use crate::{
         time_limit::TimeLimit,
         topology,
     },
-    edge::{data_directory, redis_node, server_process, spool, store},
+    edge::{data_directory, kubernetes, redis_node, server_process, spool, store},
     settings,
 };
 
@@ -126,6 +126,13 @@ pub enum Failure {
         source_name: SourceName,
         #[source]
         source: redis_node::tls::Error,
+    },
+    /// `attempt` is the step of the flow, such as "discover source …".
+    #[error("{attempt}")]
+    Kubernetes {
+        attempt: String,
+        #[source]
+        source: kubernetes::Error,
     },
     #[error("observe source {source_name}")]
     Observe {
@@ -250,6 +257,7 @@ impl Failure {
             | Self::OtherOrigin { .. } => Exit::Usage,
             Self::OpenStore { source, .. } | Self::Store { source, .. } => exit_of_store(source),
             Self::Stores(lost) => lost.first().map_or(Exit::StoreUnavailable, |first| first.exit),
+            Self::Kubernetes { source, .. } => exit_of_kubernetes(source),
             Self::Observe { .. }
             | Self::Topology { .. }
             | Self::Plan { .. }
@@ -293,6 +301,7 @@ impl Failure {
             Self::OpenStore { source, .. } | Self::Store { source, .. } => hint_of_store(source).into(),
             Self::Stores(lost) => lost.first().map(|first| first.hint.clone()).unwrap_or_default(),
             Self::Tls { .. } => "name readable PEM files in `tls:` or by --tls-ca, --tls-cert, --tls-key".into(),
+            Self::Kubernetes { source, .. } => hint_of_kubernetes(source),
             Self::Observe { source, .. } | Self::Capture { source, .. } => {
                 hint_of_node(source).into()
             }
@@ -379,6 +388,58 @@ const fn hint_of_store(error: &store::Error) -> &'static str {
             "check the store's address, region and credentials by `redis-backup check`"
         }
     }
+}
+
+const fn exit_of_kubernetes(error: &kubernetes::Error) -> Exit {
+    match error {
+        kubernetes::Error::NoCluster { .. }
+        | kubernetes::Error::ReadKubeconfig { .. }
+        | kubernetes::Error::Kubeconfig { .. } => Exit::Usage,
+        kubernetes::Error::ServiceAccount { .. }
+        | kubernetes::Error::Unauthorized { .. }
+        | kubernetes::Error::Forbidden { .. }
+        | kubernetes::Error::NotFound { .. }
+        | kubernetes::Error::AlreadyExists { .. }
+        | kubernetes::Error::Conflict { .. }
+        | kubernetes::Error::Unreachable { .. }
+        | kubernetes::Error::Timeout { .. }
+        | kubernetes::Error::Refused { .. }
+        | kubernetes::Error::Protocol { .. } => Exit::KubernetesUnavailable,
+    }
+}
+
+fn hint_of_kubernetes(error: &kubernetes::Error) -> String {
+    match error {
+        kubernetes::Error::NoCluster { .. }
+        | kubernetes::Error::ReadKubeconfig { .. }
+        | kubernetes::Error::Kubeconfig { .. } => {
+            "name a kubeconfig by KUBECONFIG and its context by `kubernetes: {context: NAME}`, or run in a pod with a service account"
+        }
+        kubernetes::Error::ServiceAccount { .. } => {
+            "mount a service account's token (automountServiceAccountToken: true)"
+        }
+        kubernetes::Error::Unauthorized { .. } => {
+            "the token or certificate may have expired: try `kubectl get pods` with the same kubeconfig"
+        }
+        kubernetes::Error::Forbidden { right, .. } => {
+            return format!(
+                "grant {right}: add {} to a Role that is bound to whoever runs this; deploy/rbac.yaml has all of them",
+                right.rule(),
+            );
+        }
+        kubernetes::Error::NotFound { .. } => {
+            "check the name and the namespace: `redis-backup discover -n NAMESPACE` shows what is there"
+        }
+        kubernetes::Error::AlreadyExists { .. } | kubernetes::Error::Conflict { .. } => "run again",
+        kubernetes::Error::Unreachable { .. } | kubernetes::Error::Timeout { .. } => {
+            "run again when the API server answers: try `kubectl version` with the same kubeconfig"
+        }
+        kubernetes::Error::Refused { .. } => "the message is the API server's own and says why",
+        kubernetes::Error::Protocol { .. } => {
+            "check that a Kubernetes API answers there, and no proxy between cuts WebSockets"
+        }
+    }
+    .to_owned()
 }
 
 const fn hint_of_node(error: &redis_node::Error) -> &'static str {

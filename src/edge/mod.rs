@@ -3,6 +3,7 @@
 pub mod data_directory;
 pub mod direct;
 pub mod host_lock;
+pub mod kubernetes;
 pub mod live_directory;
 pub mod redis_node;
 pub mod server_process;
