@@ -10,7 +10,9 @@ use crate::{
         time_limit::TimeLimit,
         topology,
     },
-    edge::{data_directory, kubernetes, redis_node, server_process, spool, store},
+    edge::{
+        data_directory, kubernetes, live_directory, redis_node, server_process, spool, store,
+    },
     settings,
 };
 
@@ -173,6 +175,13 @@ pub enum Failure {
         #[source]
         source: aof::Error,
     },
+    #[error("capture shard {shard} from {node}: read a file of it")]
+    CapturedFile {
+        shard: u32,
+        node: source::NodeAddress,
+        #[source]
+        source: live_directory::Error,
+    },
     #[error("source {source_name}: {finding}")]
     Unsettled { source_name: SourceName, finding: String },
     #[error(
@@ -262,6 +271,7 @@ impl Failure {
             | Self::Topology { .. }
             | Self::Plan { .. }
             | Self::Capture { .. }
+            | Self::CapturedFile { .. }
             | Self::Unsettled { .. }
             | Self::Overdue { .. } => Exit::SourceUnavailable,
             Self::Spool(source) => exit_of_spool(source),
@@ -304,6 +314,9 @@ impl Failure {
             Self::Kubernetes { source, .. } => hint_of_kubernetes(source),
             Self::Observe { source, .. } | Self::Capture { source, .. } => {
                 hint_of_node(source).into()
+            }
+            Self::CapturedFile { .. } => {
+                "run again; if it fails again, see what the disk and the log of the node say".into()
             }
             Self::Overdue { .. } => {
                 "see what slows the source or the network down, or raise `timeouts.capture`".to_owned()

@@ -4,14 +4,17 @@ use bytesize::ByteSize;
 
 use super::{
     Context,
-    backup::{self, guard, prepare},
+    backup::{
+        self, guard,
+        prepare::{self, Chosen},
+    },
     catalog,
     stores::{self, Opened},
 };
 use crate::{
     cli::Check,
     domain::{
-        capture::{Candidate, Forms, Plan},
+        capture::{Candidate, Forms},
         catalog as names,
         clock::{self, Skew},
         identity::SourceName,
@@ -20,6 +23,7 @@ use crate::{
         topology::{Shard, Topology},
     },
     edge::{
+        live_directory::Folder,
         redis_node::{Snapshot, aof, bgsave, inspect::SourceAccess},
         store::{self, Safeguards, Versioning},
     },
@@ -314,9 +318,9 @@ async fn check_source(
         let fix = "name the address under which the node is found";
         findings.warning(&format!("{subject}: dataDir"), finding, fix);
     }
-    let plan = prepare::choose_forms(source, source.method, forms, &topology);
-    if let Some(plan) = findings.keep(&format!("{subject}: plan"), plan) {
-        check_captures(&subject, &plan, forms, (&access, &source.timeouts), findings).await;
+    let chosen = prepare::choose_forms(source, source.method, forms, &topology).await;
+    if let Some(chosen) = findings.keep(&format!("{subject}: plan"), chosen) {
+        check_captures(&subject, &chosen, forms, (&access, &source.timeouts), findings).await;
     }
 }
 
@@ -349,7 +353,7 @@ async fn check_origin(
 /// the right to it, and costs one fork.
 async fn check_captures(
     subject: &str,
-    plan: &Plan,
+    Chosen { plan, folders }: &Chosen,
     forms: Forms,
     (access, timeouts): (&SourceAccess, &Timeouts),
     findings: &mut Findings,
@@ -361,10 +365,13 @@ async fn check_captures(
         }
         let mut candidates = shard.candidates.iter().peekable();
         while let Some(candidate) = candidates.next() {
-            let Err(failure) = begin(shard.shard, candidate, (access, timeouts)).await else {
+            let folder = folders.get(&candidate.address);
+            let begun = begin(shard.shard, (candidate, folder), (access, timeouts)).await;
+            let Err(failure) = begun else {
                 findings.good(&subject, proven(candidate));
                 if forms.aof {
-                    let opened = open_aof(shard.shard, candidate, (access, timeouts)).await;
+                    let opened =
+                        open_aof(shard.shard, (candidate, folder), (access, timeouts)).await;
                     if let Some(text) = findings.keep(&subject, opened) {
                         findings.good(&subject, text);
                     }
@@ -394,11 +401,11 @@ fn proven(candidate: &Candidate) -> String {
 /// Opens the append-only files as a capture does, and tells what was found.
 async fn open_aof(
     shard: u32,
-    candidate: &Candidate,
+    (candidate, folder): (&Candidate, Option<&Folder>),
     (access, timeouts): (&SourceAccess, &Timeouts),
 ) -> Result<String, Failure> {
-    let Candidate { address, directory, names, server, run_id, .. } = candidate;
-    let Some(folder) = directory else { return Ok("no data directory".to_owned()) };
+    let Candidate { address, names, server, run_id, .. } = candidate;
+    let Some(folder) = folder else { return Ok("no data directory".to_owned()) };
     let limits = timeouts.of_save();
     let opened = aof::open(address, &access.nodes, server, run_id, folder, names, limits)
         .await
@@ -410,11 +417,11 @@ async fn open_aof(
 
 async fn begin(
     shard: u32,
-    candidate: &Candidate,
+    (candidate, folder): (&Candidate, Option<&Folder>),
     (access, timeouts): (&SourceAccess, &Timeouts),
 ) -> Result<(), Failure> {
-    let Candidate { address, method, directory, names, server, run_id, .. } = candidate;
-    let begun = match (method, directory) {
+    let Candidate { address, method, names, server, run_id, .. } = candidate;
+    let begun = match (method, folder) {
         (Some(Method::Bgsave), Some(folder)) => {
             let (name, limits) = (names.dbfilename.as_deref(), timeouts.of_save());
             bgsave::save(address, &access.nodes, run_id, folder, name, limits).await.map(drop)

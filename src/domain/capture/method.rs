@@ -1,7 +1,5 @@
 //! How a healthy node is captured: by BGSAVE, by replication, from its append-only files, or not, and why. Never picks the node.
 
-use std::path::PathBuf;
-
 use super::{Candidate, Directory, FileNames, MethodChoice, Preference};
 use crate::domain::{
     bgsave,
@@ -31,10 +29,10 @@ pub(super) fn ways(
         ways.refused.push(fault);
         return ways;
     }
-    let path = directory.filter(|it| it.room.is_ok()).map(|it| it.path.clone());
+    let has_files = directory.is_some_and(|directory| directory.room.is_ok());
     let mut add = |method, why: &str| {
         let reason = format!("{reason}; {why}");
-        ways.candidates.push(candidate(node, method, path.clone(), reason));
+        ways.candidates.push(candidate(node, method, has_files, reason));
     };
     if !forms.rdb {
         add(None, "its append-only files are at hand");
@@ -67,7 +65,7 @@ pub(super) fn ways(
 fn candidate(
     node: &NodeObservation,
     method: Option<Method>,
-    directory: Option<PathBuf>,
+    has_files: bool,
     reason: String,
 ) -> Candidate {
     let settings = &node.settings;
@@ -75,7 +73,7 @@ fn candidate(
         address: node.address.clone(),
         role: node.role,
         method,
-        directory,
+        has_files,
         names: FileNames {
             dbfilename: settings.dbfilename.clone(),
             appendfilename: settings.appendfilename.clone(),

@@ -4,7 +4,7 @@ mod method;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -56,7 +56,6 @@ impl Forms {
 /// A data directory that is at hand, as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directory {
-    pub path: PathBuf,
     /// What was seen of it, or why it cannot be read.
     pub room: Result<Room, String>,
 }
@@ -110,8 +109,8 @@ pub struct Candidate {
     pub role: NodeRole,
     /// None where no RDB is wanted.
     pub method: Option<Method>,
-    /// Of the node's files, where it is at hand.
-    pub directory: Option<PathBuf>,
+    /// Whether the node's files are at hand.
+    pub has_files: bool,
     pub names: FileNames,
     pub server: Server,
     /// Changes if the node restarts.

@@ -101,7 +101,7 @@ fn a_refusal_names_every_shard() {
 }
 
 fn at_hand(room: Result<Room, String>) -> Directories {
-    let directory = Directory { path: "data".into(), room };
+    let directory = Directory { room };
     [(NodeAddress::new("10.0.0.1", 1), directory)].into()
 }
 

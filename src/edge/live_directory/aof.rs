@@ -2,12 +2,11 @@
 
 use std::{
     ffi::OsString,
-    fs::File,
     io,
     path::{Path, PathBuf},
 };
 
-use super::{Error, open, read_at};
+use super::{Error, OpenFile, open, read_at};
 use crate::domain::{
     aof::{
         gate::Sizes,
@@ -24,7 +23,7 @@ const SINGLE: &str = "appendonly.aof";
 /// One file of a set: what replaces or removes it later does not change what is read from it.
 #[derive(Debug)]
 pub struct AofFile {
-    pub file: File,
+    pub file: OpenFile,
     pub listed: list::File,
     /// When all of them were open. Only the last one grows.
     pub bytes: u64,
@@ -51,7 +50,7 @@ impl AofSet {
 
     /// Opens every file that the server's own list names. None when the list changed meanwhile or a
     /// file was gone: then it is to be tried again.
-    pub fn open(folder: &Path, names: &FileNames) -> Result<Option<Self>, Error> {
+    pub(super) fn open(folder: &Path, names: &FileNames) -> Result<Option<Self>, Error> {
         let list_path = list_path(folder, names)?;
         let before = read_list(&list_path)?;
         let list = FileList::parse(&before)
@@ -80,7 +79,7 @@ impl AofSet {
     }
 
     /// The one file of servers before 7.0.
-    pub fn open_single(folder: &Path, names: &FileNames) -> Result<Option<Self>, Error> {
+    pub(super) fn open_single(folder: &Path, names: &FileNames) -> Result<Option<Self>, Error> {
         let name = names.appendfilename.as_deref().unwrap_or(SINGLE);
         let file = match open(&folder.join(name)) {
             Ok(file) => file,
@@ -91,7 +90,7 @@ impl AofSet {
         Self::of(folder, vec![(file, listed)]).map(Some)
     }
 
-    fn of(folder: &Path, opened: Vec<(File, list::File)>) -> Result<Self, Error> {
+    fn of(folder: &Path, opened: Vec<(std::fs::File, list::File)>) -> Result<Self, Error> {
         let mut files = Vec::with_capacity(opened.len());
         for (file, listed) in opened {
             let path = || folder.join(&listed.name);
@@ -101,7 +100,8 @@ impl AofSet {
                 path: path(),
                 source,
             })?;
-            files.push(AofFile { file, bytes: metadata.len(), listed });
+            let (file, bytes) = (OpenFile::Local(file), metadata.len());
+            files.push(AofFile { file, listed, bytes });
         }
         Ok(Self { files })
     }

@@ -2,47 +2,58 @@
 
 use std::{ffi::OsString, fs::File, io, path::Path};
 
-use super::{ENTRIES_MAX, Error, Identity, open, read_at};
+use super::{ENTRIES_MAX, Error, Identity, OpenFile, open, read_at};
 
 const MAGICS: [&[u8]; 2] = [b"REDIS0", b"VALKEY"];
 
 /// An RDB file that is open: what replaces it later does not change what is read from it.
 #[derive(Debug)]
 pub struct Dump {
-    pub file: File,
+    pub file: OpenFile,
     pub name: OsString,
     pub bytes: u64,
+}
+
+#[derive(Debug)]
+struct Found {
+    file: File,
+    name: OsString,
+    bytes: u64,
     identity: Identity,
 }
 
 /// The RDB files that lie there. While this lives, no new file gets the identity of one of them.
 #[derive(Debug)]
-pub struct Dumps {
+pub(super) struct Dumps {
     /// As the server calls its RDB; none where it does not tell, and then it may be any.
     name: Option<OsString>,
-    found: Vec<Dump>,
+    found: Vec<Found>,
 }
 
 impl Dumps {
-    pub fn open(folder: &Path, name: Option<&str>) -> Result<Self, Error> {
+    pub(super) fn open(folder: &Path, name: Option<&str>) -> Result<Self, Error> {
         let name = name.map(OsString::from);
         let found = find(folder, name.as_ref())?;
         Ok(Self { name, found })
     }
 
-    pub fn bytes_max(&self) -> u64 {
+    pub(super) fn bytes_max(&self) -> u64 {
         self.found.iter().map(|dump| dump.bytes).max().unwrap_or(0)
     }
 
     /// The RDB file that was not there before.
-    pub fn fresh(&self, folder: &Path) -> Result<Option<Dump>, Error> {
+    pub(super) fn fresh(&self, folder: &Path) -> Result<Option<Dump>, Error> {
         let now = find(folder, self.name.as_ref())?;
-        let is_new = |dump: &Dump| self.found.iter().all(|old| old.identity != dump.identity);
-        Ok(now.into_iter().find(is_new))
+        let is_new = |dump: &Found| self.found.iter().all(|old| old.identity != dump.identity);
+        let fresh = now.into_iter().find(is_new);
+        Ok(fresh.map(|Found { file, name, bytes, identity: _ }| {
+            let file = OpenFile::Local(file);
+            Dump { file, name, bytes }
+        }))
     }
 }
 
-fn find(folder: &Path, name: Option<&OsString>) -> Result<Vec<Dump>, Error> {
+fn find(folder: &Path, name: Option<&OsString>) -> Result<Vec<Found>, Error> {
     let names = match name {
         Some(name) => vec![name.clone()],
         None => names(folder)?,
@@ -74,7 +85,7 @@ fn names(folder: &Path) -> Result<Vec<OsString>, Error> {
 }
 
 /// None for a file of another kind.
-fn open_dump(folder: &Path, name: OsString) -> Result<Option<Dump>, Error> {
+fn open_dump(folder: &Path, name: OsString) -> Result<Option<Found>, Error> {
     let path = folder.join(&name);
     let fail = |source| Error::Look { attempt: "read", path: path.clone(), source };
     let file = open(&path)?;
@@ -84,7 +95,7 @@ fn open_dump(folder: &Path, name: OsString) -> Result<Option<Dump>, Error> {
         return Ok(None);
     }
     let metadata = file.metadata().map_err(fail)?;
-    Ok(Some(Dump { file, name, bytes: metadata.len(), identity: Identity::of(&metadata) }))
+    Ok(Some(Found { file, name, bytes: metadata.len(), identity: Identity::of(&metadata) }))
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 mod aof;
 mod dump;
+mod folder;
 mod memory;
+mod open_file;
 
 use std::{
     fs::{File, OpenOptions},
@@ -15,12 +17,11 @@ use rustix::fs::OFlags;
 
 pub use self::{
     aof::{AofFile, AofSet},
-    dump::{Dump, Dumps},
+    dump::Dump,
+    folder::{Folder, SavesBefore},
+    open_file::{OpenFile, Reader, Serving},
 };
-use crate::{
-    domain::{aof::list, bgsave::Room, observation::NodeObservation},
-    edge::spool,
-};
+use crate::domain::aof::list;
 
 /// A data directory holds a handful of files; one with more is none.
 const ENTRIES_MAX: usize = 4096;
@@ -57,25 +58,8 @@ impl Identity {
     }
 }
 
-/// What a save would find: room on the disk, the size of what it replaces, memory as far as it shows.
-pub fn look(folder: &Path, node: &NodeObservation) -> Result<Room, Error> {
-    check_readable(folder)?;
-    let fail = |source: rustix::io::Errno| Error::Look {
-        attempt: "ask for the free space of",
-        path: folder.to_owned(),
-        source: source.into(),
-    };
-    let disk_bytes = spool::available_bytes(folder).map_err(fail)?;
-    let dumps = Dumps::open(folder, node.settings.dbfilename.as_deref())?;
-    Ok(Room {
-        disk_bytes,
-        last_dump_bytes: dumps.bytes_max(),
-        memory_bytes: memory::left(folder, &node.persistence),
-    })
-}
-
 /// Says why a folder is no data directory that this process can use.
-pub fn check_readable(folder: &Path) -> Result<(), Error> {
+fn check_readable(folder: &Path) -> Result<(), Error> {
     let fail = |source| Error::Look { attempt: "look into", path: folder.to_owned(), source };
     if !folder.metadata().map_err(fail)?.is_dir() {
         let finding = "is no directory";
@@ -86,7 +70,7 @@ pub fn check_readable(folder: &Path) -> Result<(), Error> {
 }
 
 /// Opens a regular file: no link is followed and no pipe waited for.
-pub fn open(path: &Path) -> Result<File, Error> {
+fn open(path: &Path) -> Result<File, Error> {
     let fail = |source: io::Error| {
         if source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
             let finding = "is a link, which may lead anywhere";
@@ -105,9 +89,9 @@ pub fn open(path: &Path) -> Result<File, Error> {
     }
 }
 
-/// At most `most` bytes from `place` on, fewer at the end; through the descriptor, whatever the name
+/// As many bytes as `buffer` holds from `place` on, fewer at the end; through the descriptor, whatever the name
 /// leads to by now.
-pub fn read_at(file: &File, buffer: &mut [u8], place: u64) -> io::Result<usize> {
+fn read_at(file: &File, buffer: &mut [u8], place: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read_at(&mut buffer[filled..], place + filled as u64) {

@@ -1,7 +1,5 @@
 //! The append-only files of a live server, opened while it does nothing to them. Asks for nothing but INFO; changes nothing.
 
-use std::path::Path;
-
 use tokio::time::sleep;
 
 use super::{Access, Connection, Error, bgsave::Limits};
@@ -13,7 +11,7 @@ use crate::{
         persistence::Persistence,
         source::NodeAddress,
     },
-    edge::live_directory::{self, AofSet},
+    edge::live_directory::{self, AofSet, Folder},
 };
 
 const ATTEMPT: &str = "capture the append-only files";
@@ -52,7 +50,7 @@ pub async fn open(
     access: &Access,
     server: &Server,
     run_id: &str,
-    folder: &Path,
+    folder: &Folder,
     names: &FileNames,
     limits: Limits,
 ) -> Result<OpenedAof, Error> {
@@ -70,8 +68,8 @@ pub async fn open(
             Gate::Wait(_) => {}
             Gate::Open => {
                 tries += 1;
-                let opened = open_set(folder, names, server)
-                    .map_err(|source| failed(AofError::Directory(source)))?;
+                let opened = folder.open_aof(names, has_many_parts(server)).await;
+                let opened = opened.map_err(|source| failed(AofError::Directory(source)))?;
                 let after = look(&mut node).await?;
                 if let Some(set) = opened {
                     let found = set.bytes();
@@ -81,7 +79,7 @@ pub async fn open(
                         Verdict::OfAnother { least, most } => {
                             strange += 1;
                             if strange >= STRANGE_MAX {
-                                let folder = folder.display().to_string();
+                                let folder = folder.to_string();
                                 let source = AofError::OfAnother { folder, found, least, most };
                                 return Err(failed(source));
                             }
@@ -91,7 +89,7 @@ pub async fn open(
             }
         }
         if began.elapsed() > limits.save_max || tries > limits.tries_max {
-            let folder = folder.display().to_string();
+            let folder = folder.to_string();
             return Err(failed(AofError::Unsteady { folder }));
         }
         sleep(length).await;
@@ -106,18 +104,6 @@ pub async fn open(
 async fn look(node: &mut Connection) -> Result<Persistence, Error> {
     let info: String = node.ask(ATTEMPT, &["INFO"], 1).await?;
     Ok(Persistence::of_info(&info))
-}
-
-fn open_set(
-    folder: &Path,
-    names: &FileNames,
-    server: &Server,
-) -> Result<Option<AofSet>, live_directory::Error> {
-    if has_many_parts(server) {
-        AofSet::open(folder, names)
-    } else {
-        AofSet::open_single(folder, names)
-    }
 }
 
 /// Redis keeps a set of files from 7.0 on, Valkey from its beginning.

@@ -1,6 +1,6 @@
 //! One save of a server's own, waited for and its file opened. Asks for it; judges by `domain::bgsave` alone.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep};
@@ -12,10 +12,7 @@ use crate::{
         persistence::Persistence,
         source::NodeAddress,
     },
-    edge::{
-        live_directory::{self, Dump, Dumps},
-        spool,
-    },
+    edge::live_directory::{self, Dump, Folder, SavesBefore},
 };
 
 const ATTEMPT: &str = "capture by BGSAVE";
@@ -83,7 +80,7 @@ pub async fn save(
     address: &NodeAddress,
     access: &Access,
     run_id: &str,
-    folder: &Path,
+    folder: &Folder,
     dbfilename: Option<&str>,
     limits: Limits,
 ) -> Result<Saved, Error> {
@@ -95,9 +92,9 @@ pub async fn save(
         if before.run_id != run_id {
             return Err(failed(SaveError::Restarted));
         }
-        let old = Dumps::open(folder, dbfilename)
-            .map_err(|source| failed(SaveError::Directory(source)))?;
-        match check_room(folder, &old, &before) {
+        let directory = |source| failed(SaveError::Directory(source));
+        let old = folder.before_save(dbfilename).await.map_err(directory)?;
+        match check_room(&old, &before) {
             Ok(()) => {}
             // What its failure did to the server weighs more than why it is not tried again.
             Err(SaveError::NoRoom(_)) if has_failed => {
@@ -107,14 +104,15 @@ pub async fn save(
         }
         let Some(mut asked) = server.ask(before).await? else { continue };
         let ended = server.wait_for_end(&mut asked).await?;
-        let fresh = || old.fresh(folder).map_err(|source| failed(SaveError::Directory(source)));
+        let fresh = async || folder.fresh_dump(&old).await.map_err(directory);
         match ended {
             Progress::Ended => {
-                let folder = folder.display().to_string();
-                let dump = fresh()?.ok_or_else(|| failed(SaveError::OtherDirectory { folder }))?;
+                let folder = folder.to_string();
+                let dump =
+                    fresh().await?.ok_or_else(|| failed(SaveError::OtherDirectory { folder }))?;
                 return Ok(Saved { asked, dump });
             }
-            Progress::Unsure => match fresh()? {
+            Progress::Unsure => match fresh().await? {
                 Some(dump) => return Ok(Saved { asked, dump }),
                 // The next one begins in another second.
                 None => sleep(Duration::from_secs(1)).await,
@@ -141,13 +139,12 @@ pub async fn wait_for_child(address: &NodeAddress, access: &Access) {
     }
 }
 
-fn check_room(folder: &Path, old: &Dumps, before: &Persistence) -> Result<(), SaveError> {
-    let disk_bytes = spool::available_bytes(folder).map_err(|source| {
-        let path = folder.to_owned();
-        let attempt = "ask for the free space of";
-        SaveError::Directory(live_directory::Error::Look { attempt, path, source: source.into() })
-    })?;
-    let room = bgsave::Room { disk_bytes, last_dump_bytes: old.bytes_max(), memory_bytes: None };
+fn check_room(old: &SavesBefore, before: &Persistence) -> Result<(), SaveError> {
+    let room = bgsave::Room {
+        disk_bytes: old.disk_bytes,
+        last_dump_bytes: old.last_dump_bytes,
+        memory_bytes: None,
+    };
     bgsave::check_disk(&room, before.dataset_bytes).map_err(SaveError::NoRoom)
 }
 

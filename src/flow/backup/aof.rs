@@ -2,7 +2,7 @@
 
 use super::{
     rdb::{expectations, refuse_unproven},
-    shards::Job,
+    shards::{Job, Way},
 };
 use crate::{
     domain::{
@@ -36,14 +36,14 @@ pub(super) async fn take(
     job: &Job<'_>,
     shard: u32,
     slots: &[SlotRange],
-    candidate: &Candidate,
+    way: Way<'_>,
 ) -> Result<CapturedAofSet, Failure> {
-    let node = &candidate.address;
-    let OpenedAof { set, before } = job.unless_ended(open_files(job, shard, candidate)).await?;
+    let node = &way.candidate.address;
+    let OpenedAof { set, before } = job.unless_ended(open_files(job, shard, way)).await?;
     let mut taken = CapturedAofSet {
         capture: AofCapture {
             captured_at: before.clock,
-            captured_from: candidate.role,
+            captured_from: way.candidate.role,
             replication: ReplicationPoint {
                 id: before.replication_id,
                 offset: before.replication_offset,
@@ -92,16 +92,9 @@ pub(super) async fn take(
     Ok(taken)
 }
 
-async fn open_files(
-    job: &Job<'_>,
-    shard: u32,
-    candidate: &Candidate,
-) -> Result<OpenedAof, Failure> {
-    let Candidate { address, directory, names, server, run_id, .. } = candidate;
-    let folder = directory.as_ref().ok_or_else(|| Failure::Usage {
-        finding: format!("append-only files of {address} without its data directory"),
-        hint: "name it by `dataDir`".to_owned(),
-    })?;
+async fn open_files(job: &Job<'_>, shard: u32, way: Way<'_>) -> Result<OpenedAof, Failure> {
+    let Candidate { address, names, server, run_id, .. } = way.candidate;
+    let folder = way.folder("append-only files")?;
     let limits = job.task.source.timeouts.of_save();
     open(address, &job.access.nodes, server, run_id, folder, names, limits)
         .await

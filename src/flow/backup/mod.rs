@@ -189,7 +189,7 @@ async fn store_archives(
     begun: Timestamp,
     context: &Context,
 ) -> Result<Stored, Failure> {
-    let Prepared { access, topology, plan, spool, mut warnings } =
+    let Prepared { access, topology, chosen, spool, mut warnings } =
         context.unless_ended(prepare::prepare(task, context)).await?;
     let origin = Origin {
         identities: topology.identities.clone(),
@@ -209,7 +209,7 @@ async fn store_archives(
         hosts: &Hosts::default(),
         overdue: None,
     };
-    let (topology, shards) = shards::capture_all(&job, topology, plan, &mut warnings).await?;
+    let (topology, shards) = shards::capture_all(&job, topology, chosen, &mut warnings).await?;
 
     let installation = commit::store_installation(&job, &topology, &shards).await?;
     let parts = commit::Parts { origin, topology: &topology, shards: &shards, installation, begun };

@@ -1,6 +1,6 @@
 //! Observe and decide: everything about a backup before its first byte.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use futures_util::future::try_join_all;
 
@@ -9,11 +9,11 @@ use crate::{
     domain::{
         capture::{self, Directories, Directory, Forms, MethodChoice, Plan, Preference},
         identity::SourceName,
-        source::SourceAddress,
+        source::{NodeAddress, SourceAddress},
         topology::{self, Topology},
     },
     edge::{
-        live_directory,
+        live_directory::Folder,
         redis_node::{
             self, Access, Credentials, SaveError,
             inspect::{SourceAccess, observe},
@@ -34,10 +34,19 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(3);
 pub(super) struct Prepared {
     pub(super) access: SourceAccess,
     pub(super) topology: Topology,
-    pub(super) plan: Plan,
+    pub(super) chosen: Chosen,
     pub(super) spool: spool::Limits,
     pub(super) warnings: Vec<String>,
 }
+
+/// The nodes to capture, and the data directories at hand.
+pub(in crate::flow) struct Chosen {
+    pub(in crate::flow) plan: Plan,
+    pub(in crate::flow) folders: Folders,
+}
+
+/// By the addresses of their nodes.
+pub(in crate::flow) type Folders = BTreeMap<NodeAddress, Folder>;
 
 pub(super) async fn prepare(task: &Task, context: &Context) -> Result<Prepared, Failure> {
     let source = &task.source;
@@ -46,8 +55,8 @@ pub(super) async fn prepare(task: &Task, context: &Context) -> Result<Prepared, 
     let topology = look(&source.name, &source.url.address, &access).await?;
     let mut warnings = guard::clocks(&topology, context.now())?;
     warnings.extend(unknown_directories(source, &topology));
-    let plan = choose(task, &topology)?;
-    Ok(Prepared { access, topology, plan, spool, warnings })
+    let chosen = choose(task, &topology).await?;
+    Ok(Prepared { access, topology, chosen, spool, warnings })
 }
 
 /// `--dry-run`.
@@ -56,7 +65,7 @@ pub(super) async fn plan(task: &Task, context: &Context) -> Result<Outcome, Fail
     guard::spool(&source.spool)?;
     let access = access(source)?;
     let topology = look(&source.name, &source.url.address, &access).await?;
-    let plan = choose(task, &topology)?;
+    let Chosen { plan, folders: _ } = choose(task, &topology).await?;
     let opened = try_join_all(task.stores.iter().map(|store| stores::open(store, context))).await?;
     let shards = plan.shards.iter().map(planned).collect();
     let server = server(&plan);
@@ -151,32 +160,41 @@ pub(in crate::flow) async fn look(
 }
 
 /// The nodes to capture and how, by what was seen of them and of the data directories at hand.
-pub(super) fn choose(task: &Task, topology: &Topology) -> Result<Plan, Failure> {
-    choose_forms(&task.source, task.method, task.forms, topology)
+pub(super) async fn choose(task: &Task, topology: &Topology) -> Result<Chosen, Failure> {
+    choose_forms(&task.source, task.method, task.forms, topology).await
 }
 
-pub(in crate::flow) fn choose_forms(
+pub(in crate::flow) async fn choose_forms(
     source: &settings::Source,
     method: MethodChoice,
     forms: Forms,
     topology: &Topology,
-) -> Result<Plan, Failure> {
+) -> Result<Chosen, Failure> {
     let preference = Preference { primary: source.primary, method, forms, ..Preference::default() };
-    capture::plan(topology, &preference, &directories(source, topology))
-        .map_err(|refusal| Failure::Plan { source_name: source.name.clone(), source: refusal })
+    let folders = folders(source);
+    let directories = directories(&folders, topology).await;
+    let plan = capture::plan(topology, &preference, &directories)
+        .map_err(|refusal| Failure::Plan { source_name: source.name.clone(), source: refusal })?;
+    Ok(Chosen { plan, folders })
+}
+
+fn folders(source: &settings::Source) -> Folders {
+    let folder =
+        |(address, path): (&NodeAddress, &PathBuf)| (address.clone(), Folder::Local(path.clone()));
+    source.data_dirs.iter().map(folder).collect()
 }
 
 /// Looks at each data directory at hand.
-fn directories(source: &settings::Source, topology: &Topology) -> Directories {
-    let observed = topology.shards.iter().flat_map(topology::Shard::observed);
-    observed
-        .filter_map(|node| {
-            let path = source.data_dirs.get(&node.address)?;
-            let room = live_directory::look(path, node)
-                .map_err(|error| format!("its data directory cannot be used: {}", chain(&error)));
-            Some((node.address.clone(), Directory { path: path.clone(), room }))
-        })
-        .collect()
+async fn directories(folders: &Folders, topology: &Topology) -> Directories {
+    let mut directories = Directories::new();
+    for node in topology.shards.iter().flat_map(topology::Shard::observed) {
+        let Some(folder) = folders.get(&node.address) else { continue };
+        let room = folder.look(node).await;
+        let room =
+            room.map_err(|error| format!("its data directory cannot be used: {}", chain(&error)));
+        directories.insert(node.address.clone(), Directory { room });
+    }
+    directories
 }
 
 /// Directories whose addresses are no node's, in sentences for people.
@@ -205,7 +223,7 @@ pub(super) const fn is_of_the_node(failure: &Failure) -> bool {
     matches!(
         failure,
         Failure::Capture { source, .. } if !matches!(source, redis_node::Error::AuthenticationRefused { .. })
-    ) || matches!(failure, Failure::CapturedRdb { .. })
+    ) || matches!(failure, Failure::CapturedRdb { .. } | Failure::CapturedFile { .. })
 }
 
 /// Whether no other method would do better with the same node: above all, a server that could not

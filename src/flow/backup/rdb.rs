@@ -1,6 +1,6 @@
 //! One shard's RDB from one node, by the method that the plan chose. All of it or nothing.
 
-use super::shards::Job;
+use super::shards::{Job, Way};
 use crate::{
     domain::{
         bgsave::{self, Asked, Reach},
@@ -40,9 +40,10 @@ pub(super) async fn take(
     job: &Job<'_>,
     shard: u32,
     slots: &[SlotRange],
-    candidate: &Candidate,
+    way: Way<'_>,
     method: Method,
 ) -> Result<CapturedRdb, Failure> {
+    let candidate = way.candidate;
     let settings::Source { name: source, codec, level, recipients, .. } = &job.task.source;
     let (codec, encryption) = (*codec, recipients.encryption());
     let key_of = |index| {
@@ -64,7 +65,7 @@ pub(super) async fn take(
         Method::Replication => {
             by_replication(job, &origin, candidate, &expectations, pipeline).await
         }
-        Method::Bgsave => by_bgsave(job, &origin, candidate, &expectations, pipeline).await,
+        Method::Bgsave => by_bgsave(job, &origin, way, &expectations, pipeline).await,
     };
     // Where no store is left, each of them says why.
     job.lanes.check()?;
@@ -128,16 +129,13 @@ async fn by_replication(
 async fn by_bgsave(
     job: &Job<'_>,
     origin: &Origin,
-    candidate: &Candidate,
+    way: Way<'_>,
     expectations: &Expectations,
     pipeline: Pipeline<'_>,
 ) -> Result<Taken, Failure> {
     let Origin { source: _, shard, node } = origin;
     let failed = |source| Failure::Capture { shard: *shard, node: node.clone(), source };
-    let folder = candidate.directory.as_ref().ok_or_else(|| Failure::Usage {
-        finding: format!("BGSAVE of {node} without its data directory"),
-        hint: "name it by `dataDir`".to_owned(),
-    })?;
+    let (candidate, folder) = (way.candidate, way.folder("BGSAVE")?);
     let dbfilename = candidate.names.dbfilename.as_deref();
     let limits = job.task.source.timeouts.of_save();
     let saved = async {
@@ -148,7 +146,9 @@ async fn by_bgsave(
     let Saved { asked, dump } = job.unless_ended(saved).await?;
     tracing::info!(file = %dump.name.display(), bytes = dump.bytes, "saved");
     let bar = job.context.progress.bar(format!("shard {shard} saved by {node}"), Some(dump.bytes));
-    let captured = capture_file(origin, dump.file, expectations, pipeline, &bar, job.ended()).await;
+    // Large as it is, it is kept out of what every caller carries.
+    let capture = capture_file(origin, dump.file, expectations, pipeline, &bar, job.ended());
+    let captured = Box::pin(capture).await;
     bar.finish();
     let captured = captured?;
     let reach = judge(&asked, candidate, &captured.scanned).map_err(failed)?;

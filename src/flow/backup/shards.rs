@@ -14,19 +14,19 @@ use super::{
     aof::{self, CapturedAofSet},
     hosts::Hosts,
     lanes::Lanes,
-    prepare,
+    prepare::{self, Chosen, Folders},
     rdb::{self, CapturedRdb},
 };
 use crate::{
     domain::{
-        capture::{Candidate, Plan, ShardPlan},
+        capture::{Candidate, ShardPlan},
         identity::BackupId,
         installation::{InstallationShard, PlainArchive},
         manifest::{Archive, Server, ShardManifest},
         rdb::{Checksum, Content, Private},
         topology::Topology,
     },
-    edge::{redis_node::inspect::SourceAccess, spool},
+    edge::{live_directory::Folder, redis_node::inspect::SourceAccess, spool},
     failure::{Failure, chain},
     flow::Context,
 };
@@ -100,6 +100,23 @@ impl Job<'_> {
     }
 }
 
+/// A node to capture from, and its files where they are at hand.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) candidate: &'a Candidate,
+    folder: Option<&'a Folder>,
+}
+
+impl<'a> Way<'a> {
+    /// The data directory, which `purpose` cannot do without.
+    pub(super) fn folder(&self, purpose: &str) -> Result<&'a Folder, Failure> {
+        self.folder.ok_or_else(|| Failure::Usage {
+            finding: format!("{purpose} of {} without its data directory", self.candidate.address),
+            hint: "name it by `dataDir`".to_owned(),
+        })
+    }
+}
+
 /// A captured shard and what its parts of manifest and installation say.
 #[derive(Clone, Debug)]
 pub(super) struct ShardCapture {
@@ -123,16 +140,17 @@ impl ShardCapture {
 pub(super) async fn capture_all(
     job: &Job<'_>,
     mut topology: Topology,
-    mut plan: Plan,
+    mut chosen: Chosen,
     warnings: &mut Vec<String>,
 ) -> Result<(Topology, Vec<ShardCapture>), Failure> {
     let mut captured: BTreeMap<u32, ShardCapture> = BTreeMap::new();
     for round in 1..=ROUNDS_MAX {
+        let Chosen { plan, folders } = &chosen;
         let missing = plan.shards.iter().filter(|shard| !captured.contains_key(&shard.shard));
         // Not dropped at the first failure: each takes back by itself what it sent.
         let done: Vec<Result<ShardCapture, Failure>> = stream::iter(missing)
             .map(|shard| async {
-                let captured = capture_shard(job, shard).await;
+                let captured = capture_shard(job, shard, folders).await;
                 if captured.is_err() {
                     job.halt.send_replace(true);
                 }
@@ -161,7 +179,7 @@ pub(super) async fn capture_all(
         }
         tracing::warn!("slots moved between shards during the capture; capturing those again");
         forget_moved(job, &mut captured, before.0.len() == now.0.len(), &moved).await;
-        plan = prepare::choose(job.task, &after)?;
+        chosen = prepare::choose(job.task, &after).await?;
         topology = after;
     }
     let shards: Vec<ShardCapture> = captured.into_values().collect();
@@ -234,7 +252,11 @@ pub(super) fn skew_seconds(shards: &[ShardCapture]) -> f64 {
 
 /// Tries the shard's candidates in order.
 #[tracing::instrument(skip_all, fields(shard = plan.shard))]
-async fn capture_shard(job: &Job<'_>, plan: &ShardPlan) -> Result<ShardCapture, Failure> {
+async fn capture_shard(
+    job: &Job<'_>,
+    plan: &ShardPlan,
+    folders: &Folders,
+) -> Result<ShardCapture, Failure> {
     let job = &job.of_shard(plan.shard);
     let mut candidates: VecDeque<&Candidate> = plan.candidates.iter().collect();
     loop {
@@ -244,7 +266,8 @@ async fn capture_shard(job: &Job<'_>, plan: &ShardPlan) -> Result<ShardCapture, 
                 finding: format!("shard {} has no node to capture from", plan.shard),
             });
         };
-        match capture_from(job, plan, candidate).await {
+        let node = Way { candidate, folder: folders.get(&candidate.address) };
+        match capture_from(job, plan, node).await {
             Err(failure) if prepare::is_of_the_node(&failure) => {
                 if prepare::is_of_any_method(&failure) {
                     candidates.retain(|other| other.address != candidate.address);
@@ -263,9 +286,10 @@ async fn capture_shard(job: &Job<'_>, plan: &ShardPlan) -> Result<ShardCapture, 
 async fn capture_from(
     job: &Job<'_>,
     plan: &ShardPlan,
-    candidate: &Candidate,
+    node: Way<'_>,
 ) -> Result<ShardCapture, Failure> {
     let ShardPlan { shard, slots, candidates: _, passed_over: _ } = plan;
+    let candidate = node.candidate;
     tracing::info!(node = %candidate.address, "capture: {}", candidate.reason);
     let began = job.context.now();
     let mut capture = ShardCapture {
@@ -286,14 +310,14 @@ async fn capture_from(
         began,
     };
     if let Some(method) = candidate.method {
-        let taken = rdb::take(job, *shard, slots, candidate, method).await?;
+        let taken = rdb::take(job, *shard, slots, node, method).await?;
         let CapturedRdb { capture: rdb, archive, plain, private } = taken;
         capture.manifest.rdb = Some(rdb);
         capture.installation.rdb = private;
         capture.add(archive, plain);
     }
     if job.task.forms.aof {
-        let taken = aof::take(job, *shard, slots, candidate).await?;
+        let taken = aof::take(job, *shard, slots, node).await?;
         let CapturedAofSet { capture: aof, archives, private } = taken;
         if capture.manifest.rdb.is_none() {
             capture.installation.rdb = private;

@@ -1,6 +1,6 @@
 //! One shard's bytes on their way: socket or file, scan and digest, codec, spool, stores. All of it or nothing.
 
-use std::{fs::File, io, pin::pin};
+use std::{io, pin::pin};
 
 use bytes::BytesMut;
 use futures_util::{FutureExt as _, future::FusedFuture as _};
@@ -24,7 +24,11 @@ use crate::{
         rdb::{self, Expectations, Scanned, Scanner},
         source::NodeAddress,
     },
-    edge::{live_directory::read_at, redis_node::Snapshot, spool},
+    edge::{
+        live_directory::{OpenFile, Serving},
+        redis_node::Snapshot,
+        spool,
+    },
     failure::Failure,
     report::Bar,
 };
@@ -130,7 +134,7 @@ pub(crate) async fn capture(
 /// The same for an RDB that lies in an open file. The store may slow it down.
 pub(crate) async fn capture_file(
     origin: &Origin,
-    file: File,
+    file: OpenFile,
     expectations: &Expectations,
     pipeline: Pipeline<'_>,
     bar: &Bar,
@@ -139,10 +143,11 @@ pub(crate) async fn capture_file(
     let (mut sealing, upload) = begin(pipeline, Pace::OfTheStore)?;
     let mut scanner = Scanner::new(expectations);
     let bar = bar.clone();
+    let (mut file, serving) = file.begin();
     let encode = work(origin, move || {
         let (mut chunk, mut place) = (vec![0; CHUNK_BYTES], 0);
         loop {
-            let count = read_at(&file, &mut chunk, place).map_err(Error::Read)?;
+            let count = file.read_at(&mut chunk, place).map_err(Error::Read)?;
             if count == 0 {
                 break;
             }
@@ -154,8 +159,25 @@ pub(crate) async fn capture_file(
         let found = scanner.finish().map_err(Error::Scan)?;
         Ok((found, sealing.finish()?))
     });
+    let encode = served(origin, serving, encode);
     let ((found, plain), stored) = upload.beside(encode, ended).await?;
     Ok(Captured { scanned: found, plain, stored })
+}
+
+/// Waits for what reads a file while its bytes are brought.
+pub(super) async fn served<T>(
+    origin: &Origin,
+    serving: Serving,
+    encode: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let bring = async {
+        serving.run().await.map_err(|source| Failure::CapturedFile {
+            shard: origin.shard,
+            node: origin.node.clone(),
+            source,
+        })
+    };
+    tokio::try_join!(bring, encode).map(|((), encoded)| encoded)
 }
 
 /// Runs the processor's part on a thread of its own.

@@ -1,10 +1,8 @@
 //! One append-only file on its way: read, scanned, digested, encoded, stored. Never stores half a command or transaction.
 
-use std::fs::File;
-
 use super::{
     Pipeline,
-    capture::{CHUNK_BYTES, Error, Origin, StoredEverywhere, begin, work},
+    capture::{CHUNK_BYTES, Error, Origin, StoredEverywhere, begin, served, work},
     sealing::{Pace, Sealing},
 };
 use crate::{
@@ -13,7 +11,7 @@ use crate::{
         digest::Digests,
         rdb::Expectations,
     },
-    edge::live_directory::{AofFile, read_at},
+    edge::live_directory::{AofFile, Reader},
     failure::Failure,
     report::Bar,
 };
@@ -41,12 +39,13 @@ pub(crate) async fn capture_aof(
     let (mut sealing, upload) = begin(pipeline, Pace::OfTheStore)?;
     let mut scanner = Scanner::new(expectations);
     let bar = bar.clone();
+    let AofFile { file, listed, bytes } = file;
+    let (mut file, serving) = file.begin();
     let encode = work(origin, move || {
-        let AofFile { file, listed, bytes } = file;
         let (mut chunk, mut place, mut sealed) = (vec![0; CHUNK_BYTES], 0, 0);
         while place < bytes {
             let wanted = usize::try_from(bytes - place).unwrap_or(usize::MAX).min(CHUNK_BYTES);
-            let count = read_at(&file, &mut chunk[..wanted], place).map_err(Error::Read)?;
+            let count = file.read_at(&mut chunk[..wanted], place).map_err(Error::Read)?;
             if count == 0 {
                 return Err(Error::Read(std::io::ErrorKind::UnexpectedEof.into()));
             }
@@ -55,7 +54,7 @@ pub(crate) async fn capture_aof(
             let sure = if is_last { scanner.whole_bytes().min(end) } else { end };
             if sure > sealed {
                 // What an earlier chunk began and this one ended was held back in the file, not in memory.
-                reread(&file, sealed, sure.min(place), &mut sealing)?;
+                reread(&mut file, sealed, sure.min(place), &mut sealing)?;
                 let from = offset(sealed.max(place), place);
                 sealing.feed(&chunk[from..offset(sure, place).max(from)])?;
                 sealed = sure;
@@ -68,10 +67,11 @@ pub(crate) async fn capture_aof(
         if !is_last && whole_bytes != bytes {
             return Err(Error::NotWhole { name: listed.name, bytes, whole_bytes });
         }
-        reread(&file, sealed, whole_bytes, &mut sealing)?;
+        reread(&mut file, sealed, whole_bytes, &mut sealing)?;
         found.facts.bytes = whole_bytes;
         Ok((found, sealing.finish()?))
     });
+    let encode = served(origin, serving, encode);
     let ((found, plain), stored) = upload.beside(encode, ended).await?;
     Ok(CapturedAof { scanned: found, plain, stored })
 }
@@ -82,11 +82,11 @@ fn offset(place: u64, begin: u64) -> usize {
 }
 
 /// Seals the bytes from `first` up to `end`, which were scanned before.
-fn reread(file: &File, first: u64, end: u64, sealing: &mut Sealing) -> Result<(), Error> {
+fn reread(file: &mut Reader, first: u64, end: u64, sealing: &mut Sealing) -> Result<(), Error> {
     let (mut piece, mut place) = (Vec::new(), first);
     while place < end {
         piece.resize(offset(end, place).min(CHUNK_BYTES), 0);
-        let count = read_at(file, &mut piece, place).map_err(Error::Read)?;
+        let count = file.read_at(&mut piece, place).map_err(Error::Read)?;
         if count == 0 {
             return Err(Error::Read(std::io::ErrorKind::UnexpectedEof.into()));
         }
