@@ -1,6 +1,6 @@
 //! Names of sources, stores, schedules, backups and runs. Checks them once; never generates chance or time.
 
-use std::{fmt, str::FromStr};
+use std::{cmp::Ordering, fmt, str::FromStr};
 
 use jiff::{Timestamp, tz::TimeZone};
 use schemars::JsonSchema;
@@ -86,8 +86,9 @@ name!(
     "schedule"
 );
 
-/// Sorts by time: `20261120T020000Z-daily-k3x9q2` is UTC time, schedule or `manual`, 6 random characters.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Sorts by time: `20261120T020000Z-daily-k3x9q2` is UTC time, schedule or `manual`, and 6 characters: 3 for
+/// the part of the second, and 3 of chance.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BackupId(String);
 
 text_form!(BackupId);
@@ -98,13 +99,17 @@ pub const MANUAL: &str = "manual";
 const TIME_FORM: &str = "%Y%m%dT%H%M%SZ";
 /// Length of what [`compact_time`] gives.
 pub const COMPACT_TIME_BYTES: usize = 16;
-const CHANCE_LENGTH: usize = 6;
-const CHANCE_ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+const ENDING_LENGTH: usize = 6;
+/// In the order in which they sort; none looks like another.
+const ENDING_ALPHABET: &[u8; 32] = b"23456789abcdefghijkmnpqrstuvwxyz";
+const BITS_EACH: u32 = ENDING_ALPHABET.len().trailing_zeros();
+/// Three characters: two runs on one host never begin so close to each other.
+const PARTS_OF_A_SECOND: u64 = 1 << (3 * BITS_EACH);
 
 impl BackupId {
     pub fn new(at: Timestamp, schedule: Option<&ScheduleName>, chance: u64) -> Self {
         let schedule = schedule.map_or(MANUAL, ScheduleName::as_str);
-        Self(format!("{}-{schedule}-{}", compact_time(at), chance_text(chance)))
+        Self(format!("{}-{schedule}-{}", compact_time(at), ending(at, chance)))
     }
 
     pub fn as_str(&self) -> &str {
@@ -118,7 +123,26 @@ impl BackupId {
 
     /// The schedule's name, or `manual`.
     pub fn schedule(&self) -> &str {
-        &self.0[COMPACT_TIME_BYTES + 1..self.0.len() - CHANCE_LENGTH - 1]
+        &self.0[COMPACT_TIME_BYTES + 1..self.0.len() - ENDING_LENGTH - 1]
+    }
+
+    /// Time, part of the second and chance; the schedule's name says nothing of what is newer.
+    fn order(&self) -> (&str, &str, &str) {
+        let (rest, ending) = self.0.split_at(self.0.len() - ENDING_LENGTH);
+        let (time, schedule) = rest.split_at(COMPACT_TIME_BYTES);
+        (time, ending, schedule)
+    }
+}
+
+impl Ord for BackupId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+impl PartialOrd for BackupId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -129,10 +153,10 @@ impl FromStr for BackupId {
         let parsed = || {
             let (time, rest) = text.split_at_checked(COMPACT_TIME_BYTES)?;
             parse_compact_time(time)?;
-            let (schedule, chance) = rest.strip_prefix('-')?.rsplit_once('-')?;
+            let (schedule, ending) = rest.strip_prefix('-')?.rsplit_once('-')?;
             (is_name(schedule)
-                && chance.len() == CHANCE_LENGTH
-                && chance.bytes().all(|byte| CHANCE_ALPHABET.contains(&byte)))
+                && ending.len() == ENDING_LENGTH
+                && ending.bytes().all(|byte| ENDING_ALPHABET.contains(&byte)))
             .then(|| Self(text.to_owned()))
         };
         parsed().ok_or_else(|| Error::BackupId { text: text.to_owned() })
@@ -153,14 +177,13 @@ pub fn parse_compact_time(text: &str) -> Option<Timestamp> {
     Some(civil.to_zoned(TimeZone::UTC).ok()?.timestamp())
 }
 
-/// Six characters, none of which looks like another.
-fn chance_text(chance: u64) -> String {
-    chance
-        .to_le_bytes()
-        .iter()
-        .take(CHANCE_LENGTH)
-        .map(|byte| char::from(CHANCE_ALPHABET[usize::from(byte & 31)]))
-        .collect()
+/// Of two in the same second the newer sorts last.
+fn ending(at: Timestamp, chance: u64) -> String {
+    let nanosecond = u64::try_from(at.subsec_nanosecond()).unwrap_or(0);
+    let part = nanosecond * PARTS_OF_A_SECOND / 1_000_000_000;
+    let number = part * PARTS_OF_A_SECOND + chance % PARTS_OF_A_SECOND;
+    let digit = |index: u32| (number >> (index * BITS_EACH)) as usize % ENDING_ALPHABET.len();
+    (0..6).rev().map(|index| char::from(ENDING_ALPHABET[digit(index)])).collect()
 }
 
 fn is_name(text: &str) -> bool {
@@ -186,6 +209,38 @@ mod tests {
         assert_eq!(id.begun(), "2026-11-20T02:00:00Z".parse().unwrap());
         assert_eq!(id.schedule(), "every-day");
         assert_eq!(BackupId::new(at, None, 0).schedule(), "manual");
+    }
+
+    #[test]
+    fn of_two_backups_in_one_second_the_newer_sorts_last_whatever_chance_and_schedule() {
+        let names = ["daily", "hourly", "zero"].map(|name| name.parse().unwrap());
+        let schedules = [None].into_iter().chain(names.iter().map(Some));
+        let kinds: Vec<_> = schedules.flat_map(|it| [(it, 0), (it, u64::MAX)]).collect();
+        let moments: [Timestamp; 7] = [
+            "2026-11-20T01:59:59.999999999Z",
+            "2026-11-20T02:00:00Z",
+            "2026-11-20T02:00:00.0001Z",
+            "2026-11-20T02:00:00.001Z",
+            "2026-11-20T02:00:00.5Z",
+            "2026-11-20T02:00:00.999Z",
+            "2026-11-20T02:00:01Z",
+        ]
+        .map(|text| text.parse().unwrap());
+        for pair in moments.windows(2) {
+            for (older, newer) in kinds.iter().flat_map(|a| kinds.iter().map(move |b| (a, b))) {
+                let older = BackupId::new(pair[0], older.0, older.1);
+                let newer = BackupId::new(pair[1], newer.0, newer.1);
+                assert!(older < newer, "{older} {newer}");
+                assert_eq!(newer.as_str().parse::<BackupId>().unwrap(), newer);
+            }
+        }
+    }
+
+    #[test]
+    fn ids_of_one_moment_differ_by_chance() {
+        let ids: std::collections::BTreeSet<BackupId> =
+            (0..1000).map(|chance| BackupId::new(Timestamp::UNIX_EPOCH, None, chance)).collect();
+        assert_eq!(ids.len(), 1000);
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn schedules_of(to: &Opened, settings: &Settings) -> BTreeSet<(SourceName, Strin
 }
 
 /// What is older than all of its schedule there has expired there, or is from before the store was used.
-/// Of two that began in the same second, chance orders the ids, so moments are compared.
+/// Of two that began in the same second neither counts as older: too much is copied rather than too little.
 fn is_not_expired_there(backup: &BackupId, there: Option<&BTreeSet<BackupId>>) -> bool {
     let mut of_schedule =
         there.into_iter().flatten().filter(|other| other.schedule() == backup.schedule());
