@@ -182,8 +182,11 @@ fn ending(at: Timestamp, chance: u64) -> String {
     let nanosecond = u64::try_from(at.subsec_nanosecond()).unwrap_or(0);
     let part = nanosecond * PARTS_OF_A_SECOND / 1_000_000_000;
     let number = part * PARTS_OF_A_SECOND + chance % PARTS_OF_A_SECOND;
-    let digit = |index: u32| (number >> (index * BITS_EACH)) as usize % ENDING_ALPHABET.len();
-    (0..6).rev().map(|index| char::from(ENDING_ALPHABET[digit(index)])).collect()
+    let digit = |index: u32| {
+        let digit = (number >> (index * BITS_EACH)) & 31;
+        char::from(ENDING_ALPHABET[usize::try_from(digit).unwrap_or(0)])
+    };
+    (0..6).rev().map(digit).collect()
 }
 
 fn is_name(text: &str) -> bool {
