@@ -130,21 +130,11 @@ impl Load<'_> {
             Form::Rdb => room.rdb(),
             Form::Aof => room.aof(),
         };
-        for Piece { archive, before, plain_bytes: _ } in &pieces {
-            let mut sink = file_sink(&path)?;
-            sink(before)?;
-            let plain = verify::read_archive(located, shard, archive, sink, context).await?;
-            result.findings.extend(verify::compare(installation, shard, archive, &plain));
-        }
-        let loading = Loading {
-            append_only: *form == Form::Aof,
-            databases: choice.databases,
-            version_check_relaxed: choice.version_check_relaxed,
-            limit: LOAD_LIMIT_MIN + Duration::from_secs(bytes / LOAD_BYTES_PER_SECOND_MIN),
-        };
+        let findings = supply(located, installation, shard, &pieces, &path, context).await?;
+        result.findings.extend(findings);
         let bar = context.progress.bar(format!("load shard {}", shard.shard), Some(bytes));
         let proof = room
-            .load(binary, loading, |progress| {
+            .load(binary, loading(*form, choice, bytes), |progress| {
                 bar.add(progress.loaded_bytes.saturating_sub(bar.bytes()));
             })
             .await;
@@ -183,8 +173,36 @@ impl Load<'_> {
     }
 }
 
-/// The first of the usual folders with room for the RDB.
-fn folder(bytes: u64, context: &Context) -> Result<PathBuf, Failure> {
+/// Writes what a server loads of a shard. Returns what is not as it was captured.
+pub(super) async fn supply(
+    located: &Located,
+    installation: &ReadInstallation,
+    shard: &ShardManifest,
+    pieces: &[Piece],
+    path: &Path,
+    context: &Context,
+) -> Result<Vec<String>, Failure> {
+    let mut findings = Vec::new();
+    for Piece { archive, before, plain_bytes: _ } in pieces {
+        let mut sink = file_sink(path)?;
+        sink(before)?;
+        let plain = verify::read_archive(located, shard, archive, sink, context).await?;
+        findings.extend(verify::compare(installation, shard, archive, &plain));
+    }
+    Ok(findings)
+}
+
+pub(super) fn loading(form: Form, choice: Choice, bytes: u64) -> Loading {
+    Loading {
+        append_only: form == Form::Aof,
+        databases: choice.databases,
+        version_check_relaxed: choice.version_check_relaxed,
+        limit: LOAD_LIMIT_MIN + Duration::from_secs(bytes / LOAD_BYTES_PER_SECOND_MIN),
+    }
+}
+
+/// The first of the usual folders with room for so much.
+pub(super) fn folder(bytes: u64, context: &Context) -> Result<PathBuf, Failure> {
     let folders = context.environment()("TMPDIR").map(PathBuf::from).into_iter().chain([
         "/var/tmp".into(),
         "/tmp".into(),

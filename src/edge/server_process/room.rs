@@ -1,4 +1,4 @@
-//! A private folder in which one server loads one RDB. Never listens on a network, never outlives its room.
+//! A private folder in which one server loads one RDB or append-only file. Never listens on a network, never outlives its room.
 
 use std::{
     fmt,
@@ -41,7 +41,7 @@ pub struct Loading {
     pub databases: u32,
     /// `rdb-version-check relaxed`, for Valkey 8.1 and later only; others refuse to start with it.
     pub version_check_relaxed: bool,
-    /// From start to loaded.
+    /// From start to loaded, and to saved where that is asked for.
     pub limit: Duration,
 }
 
@@ -110,6 +110,26 @@ impl Room {
         &self,
         binary: &Binary,
         loading: Loading,
+        progress: impl FnMut(Progress),
+    ) -> Result<Proof, Error> {
+        self.run(binary, loading, None, progress).await
+    }
+
+    /// The same, and the server leaves what it loaded in [`Self::rdb`], which is its own from then on.
+    pub async fn convert(
+        &self,
+        binary: &Binary,
+        loading: Loading,
+        progress: impl FnMut(Progress),
+    ) -> Result<Proof, Error> {
+        self.run(binary, loading, Some(loading.limit), progress).await
+    }
+
+    async fn run(
+        &self,
+        binary: &Binary,
+        loading: Loading,
+        save_limit: Option<Duration>,
         mut progress: impl FnMut(Progress),
     ) -> Result<Proof, Error> {
         let primary = ClosedPort::reserve()?;
@@ -124,7 +144,7 @@ impl Room {
             seen = now;
             progress(now);
         };
-        let proof = match timeout(loading.limit, server.wait_and_ask(note)).await {
+        let proof = match timeout(loading.limit, server.wait_and_ask(save_limit, note)).await {
             Ok(proof) => proof,
             Err(_) => Err(Error::TooSlow {
                 server: server.name.clone(),
@@ -198,7 +218,11 @@ struct Running<'a> {
 }
 
 impl Running<'_> {
-    async fn wait_and_ask(&mut self, mut progress: impl FnMut(Progress)) -> Result<Proof, Error> {
+    async fn wait_and_ask(
+        &mut self,
+        save_limit: Option<Duration>,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<Proof, Error> {
         let mut connection = self.connect().await?;
         loop {
             let info = self.info(&mut connection).await?;
@@ -207,7 +231,13 @@ impl Running<'_> {
                 total_bytes: reply::number(&info, "loading_total_bytes").unwrap_or_default(),
             };
             match reply::field(&info, "loading") {
-                Some("0") => return self.ask(&mut connection, &info).await,
+                Some("0") => {
+                    let proof = self.ask(&mut connection, &info).await?;
+                    if let Some(limit) = save_limit {
+                        self.save(&mut connection, limit).await?;
+                    }
+                    return Ok(proof);
+                }
                 Some(_) => progress(now),
                 None => return Err(self.unknown("INFO", &info)),
             }
@@ -263,6 +293,17 @@ impl Running<'_> {
             None
         };
         Ok(Proof { server, loaded: Loaded { databases, functions } })
+    }
+
+    /// Nobody else waits for this server: it need not fork.
+    async fn save(
+        &self,
+        connection: &mut MultiplexedConnection,
+        limit: Duration,
+    ) -> Result<(), Error> {
+        connection.set_response_timeout(limit);
+        let asked = Cmd::new().arg("SAVE").query_async(connection).await;
+        asked.map_err(|source| self.silent("SAVE", source))
     }
 
     fn refuse_if_ended(&mut self) -> Result<(), Error> {

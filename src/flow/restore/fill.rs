@@ -10,7 +10,12 @@ use std::{
 
 use rustix::fs::{Advice, fadvise};
 
-use super::{checks::Checks, failed, target::Wanted};
+use super::{
+    checks::Checks,
+    convert::{self, Made},
+    failed,
+    target::Wanted,
+};
 use crate::{
     domain::{manifest::Manifest, rdb::Expectations},
     edge::{data_directory::Stage, direct},
@@ -40,14 +45,12 @@ pub(super) async fn fill(
     context: &Context,
 ) -> Result<(), Failure> {
     let installation = verify::read_installation(located, manifest, context).await?;
+    if let Some(conversion) = &wanted.conversion {
+        let made = conversion.make(located, &installation, wanted, context).await?;
+        return copy(folder, stage, located, wanted, made, context).await;
+    }
     let path = write(folder, stage, located, wanted, context).await?;
-    let bar = context.progress.bar("read back from disk", Some(wanted.restore.bytes));
-    let expectations = Expectations { slots: wanted.shard.slots.clone(), biggest_keys_max: 0 };
-    let checks = Checks::new(located.backup.clone(), expectations, wanted.pieces.clone());
-    let (from, counted) = (path.clone(), bar.clone());
-    let read = tokio::task::spawn_blocking(move || read_from_disk(&from, checks, &counted));
-    let on_disk = read.await.map_err(|_| Failure::Worker { attempt: "read the stage back" })??;
-    bar.finish();
+    let on_disk = read_back(path, located, wanted, wanted.pieces.clone(), context).await?;
     let findings: Vec<String> = wanted
         .pieces
         .iter()
@@ -57,6 +60,47 @@ pub(super) async fn fill(
         })
         .collect();
     check(located, &findings)
+}
+
+/// Of what was made of the backup: what is on the disk must be that.
+async fn copy(
+    folder: &Path,
+    mut stage: Stage,
+    located: &Located,
+    wanted: &Wanted,
+    made: Made,
+    context: &Context,
+) -> Result<(), Failure> {
+    let Made { room, piece, digests } = made;
+    let failed_to_write = failed(folder);
+    let write = tokio::task::spawn_blocking(move || {
+        convert::read(&room.rdb(), |bytes| stage.write(bytes).map_err(&failed_to_write))?;
+        stage.seal().map_err(&failed_to_write)
+    });
+    let path = write.await.map_err(|_| Failure::Worker { attempt: "write the stage" })??;
+    let on_disk = read_back(path, located, wanted, vec![piece], context).await?;
+    if on_disk.iter().map(|plain| plain.digests).eq([digests]) {
+        return Ok(());
+    }
+    check(located, &["what was staged is not what was made of the append-only files".to_owned()])
+}
+
+async fn read_back(
+    path: PathBuf,
+    located: &Located,
+    wanted: &Wanted,
+    pieces: Vec<Piece>,
+    context: &Context,
+) -> Result<Vec<Plain>, Failure> {
+    let bytes = pieces.iter().map(Piece::bytes).sum();
+    let bar = context.progress.bar("read back from disk", Some(bytes));
+    let expectations = Expectations { slots: wanted.shard.slots.clone(), biggest_keys_max: 0 };
+    let checks = Checks::new(located.backup.clone(), expectations, pieces);
+    let counted = bar.clone();
+    let read = tokio::task::spawn_blocking(move || read_from_disk(&path, checks, &counted));
+    let on_disk = read.await.map_err(|_| Failure::Worker { attempt: "read the stage back" })??;
+    bar.finish();
+    Ok(on_disk)
 }
 
 /// Checks what came from the store; what it became is proven from the disk.
@@ -146,7 +190,7 @@ fn read_all(
     }
 }
 
-fn check(located: &Located, findings: &[String]) -> Result<(), Failure> {
+pub(super) fn check(located: &Located, findings: &[String]) -> Result<(), Failure> {
     if findings.is_empty() {
         return Ok(());
     }

@@ -1,6 +1,7 @@
 //! `restore --data-dir`: stage beside, check from disk, swap without a gap; undo or finish later.
 
 mod checks;
+mod convert;
 mod fill;
 mod target;
 

@@ -7,11 +7,13 @@ use std::{
     path::Path,
 };
 
+use super::convert::Conversion;
 use crate::{
     cli::{DatasetNames, Restore as Arguments, RestoreFrom, YesNo},
     domain::{
         compatibility::{self, ServerVersion, Target},
         dataset::{self, AppendOnly, Chosen, Dataset, Form, Names, Overrides, StartConfig},
+        identity::BackupId,
         manifest::{Manifest, ShardManifest},
     },
     edge::{
@@ -37,6 +39,8 @@ pub(super) struct Wanted {
     pub(super) shard: ShardManifest,
     pub(super) server: ServerVersion,
     pub(super) warnings: Vec<String>,
+    /// Append-only files of which an RDB must be made.
+    pub(super) conversion: Option<Conversion>,
 }
 
 pub(super) async fn want(
@@ -59,7 +63,14 @@ pub(super) async fn want(
     };
     let chosen = choose(arguments, manifest, shard)?;
     fits(chosen.form, manifest, shard, &source, &target)?;
-    if chosen.form == Form::Aof && (server.flavour != source.flavour || server < source) {
+    let conversion = match (&shard.aof, chosen.form) {
+        (Some(aof), Form::Aof) if !config.names.appendonly => {
+            Conversion::find(arguments, aof, &source, &target, context).await?
+        }
+        (Some(_) | None, Form::Rdb | Form::Aof) => None,
+    };
+    let is_loaded_there = chosen.form == Form::Aof && conversion.is_none();
+    if is_loaded_there && (server.flavour != source.flavour || server < source) {
         warnings.push(format!(
             "the append-only files hold commands of {}: {server} does not start if it does not know one of them",
             manifest.server,
@@ -72,8 +83,10 @@ pub(super) async fn want(
                 .to_owned(),
         );
     }
-    let dataset = Dataset::new(config.names, chosen.form, server).map_err(|error| {
-        Failure::Usage { hint: hint_of(&error, shard), finding: error.to_string() }
+    let form = if conversion.is_some() { Form::Rdb } else { chosen.form };
+    let dataset = Dataset::new(config.names, form, server).map_err(|error| Failure::Usage {
+        hint: hint_of(&error, shard),
+        finding: error.to_string(),
     })?;
     let pieces = pieces::of(chosen.form, &manifest.backup, shard)?;
     let restore = Restore {
@@ -82,7 +95,7 @@ pub(super) async fn want(
         dataset,
         bytes: pieces.iter().map(Piece::bytes).sum(),
     };
-    Ok(Wanted { restore, pieces, chosen, shard: shard.clone(), server, warnings })
+    Ok(Wanted { restore, pieces, chosen, shard: shard.clone(), server, warnings, conversion })
 }
 
 fn choose(
@@ -122,18 +135,22 @@ fn fits(
             compatibility::check(rdb, source, target)
         }
     };
-    checked.map(drop).map_err(|reasons| {
-        let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-        Failure::Incompatible(format!("{} does not fit: {}", manifest.backup, reasons.join("; ")))
-    })
+    checked.map(drop).map_err(|reasons| misfit(&manifest.backup, &reasons))
+}
+
+pub(super) fn misfit(backup: &BackupId, reasons: &[compatibility::Reason]) -> Failure {
+    let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+    Failure::Incompatible(format!("{backup} does not fit: {}", reasons.join("; ")))
 }
 
 fn hint_of(error: &dataset::Error, shard: &ShardManifest) -> String {
     match error {
         dataset::Error::AppendOnlyOff if shard.rdb.is_some() => {
-            "start it with appendonly yes, or give --from rdb; `redis-backup show` tells to which moment each reaches"
+            "start it with appendonly yes, or have such a server in PATH or by --server-binary, which makes an RDB of them, or give --from rdb; `redis-backup show` tells to which moment each reaches"
         }
-        dataset::Error::AppendOnlyOff => "start it with appendonly yes: the backup holds no RDB",
+        dataset::Error::AppendOnlyOff => {
+            "start it with appendonly yes, or have such a server in PATH or by --server-binary, which makes an RDB of them: the backup holds none"
+        }
         dataset::Error::Name { .. }
         | dataset::Error::SameName { .. }
         | dataset::Error::Config { .. } => "give the names as the server has them at its start",
@@ -151,10 +168,17 @@ impl Wanted {
             steps.extend(self.steps_of_aof(names));
             return steps;
         }
-        steps.extend([
-            format!(
+        let read = match &self.conversion {
+            None => format!(
                 "read shard {shard} from the store and check its digests and every key ({bytes} bytes of RDB)"
             ),
+            Some(conversion) => format!(
+                "read shard {shard} from the store and check its digests, load its append-only files ({bytes} bytes) into a throw-away {}, and let that write an RDB of as many keys: with appendonly no they would not be read",
+                conversion.server()
+            ),
+        };
+        steps.extend([
+            read,
             format!(
                 "write it beside the present dataset, read it back from disk, then replace {}",
                 names.dbfilename
@@ -181,7 +205,11 @@ impl Wanted {
             Form::Rdb => "the RDB",
             Form::Aof => "the append-only files",
         };
-        format!("take {form}: {}", self.chosen.reason)
+        let made = match &self.conversion {
+            None => String::new(),
+            Some(conversion) => format!("; {} makes an RDB of them", conversion.server()),
+        };
+        format!("take {form}: {}{made}", self.chosen.reason)
     }
 
     fn steps_of_aof(&self, names: &Names) -> [String; 3] {

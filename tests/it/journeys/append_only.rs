@@ -315,11 +315,43 @@ fn a_broken_set_is_told_with_its_file_and_offset() {
 }
 
 #[test]
-fn a_server_that_reads_no_append_only_files_gets_none_and_undo_brings_back_what_was() {
+fn a_server_that_reads_no_append_only_files_gets_an_rdb_of_them_value_by_value() {
+    for (version, values) in Version::all()
+        .into_iter()
+        .map(|version| (version, Values::InBase))
+        .chain([(Version::usual(), Values::InCommands)])
+    {
+        let mut source = Source::new(&version, values);
+        let Source { tool, server, digest, files: _ } = &mut source;
+        configure(server, "appendonly no");
+        wipe(server);
+        let plan = tool.done("restore", &into(server, &["--latest", "--dry-run"]));
+        assert!(plan["steps"][1].as_str().unwrap().contains("throw-away"), "{plan:#}");
+        assert!(!server.data_dir().join("dump.rdb").exists());
+        let report = tool.done("restore", &into(server, &["--latest"]));
+        let taken = report["steps"][0].as_str().unwrap();
+        assert!(taken.contains("makes an RDB of them"), "{version}: {taken}");
+        start(server);
+        assert_same(digest, &values.digest(server));
+        server.kill9();
+        // Where a server's version has a form of its own for that.
+        if version.is_seven() {
+            configure(server, "appendonly yes");
+            start(server);
+            assert_same(digest, &values.digest(server));
+            server.kill9();
+        }
+        assert_eq!(fs::read_dir(tool.folder().join("tmp")).unwrap().count(), 0, "{version}");
+    }
+}
+
+#[test]
+fn without_a_server_that_could_make_an_rdb_none_is_restored_and_undo_brings_back_what_was() {
     let mut source = Source::new(&Version::usual(), Values::InBase);
     let Source { tool, server, digest, files: _ } = &mut source;
     configure(server, "appendonly no");
-    let failed = tool.run("restore", &into(server, &["--latest"]));
+    let other = into(server, &["--latest", "--server-version", "valkey-8.1.5"]);
+    let failed = tool.run("restore", &other);
     assert_eq!(failed.exit, Some(2), "{failed:?}");
     assert!(failed.report["hint"].as_str().unwrap().contains("--from rdb"), "{failed:?}");
     let report = tool.done("restore", &into(server, &["--latest", "--from", "rdb", "--dry-run"]));
