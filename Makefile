@@ -1,9 +1,9 @@
 # What can be done here; `make` alone lists it. Needed: Rust, Go, python3 with pip, and apt on a Debian machine.
 .DEFAULT_GOAL := help
-.PHONY: help build demo servers test lint reliability fuzz bench bench-large
+.PHONY: help build demo servers test cluster cluster-down e2e lint reliability fuzz bench bench-large
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 build: ## the program, optimised: target/release/redis-backup
 	cargo build --release --locked
@@ -16,6 +16,16 @@ servers: ## fetch the servers that tests talk to: Redis, Valkey, S3. Installs no
 
 test: servers ## unit and integration tests, on those servers
 	cargo test --locked
+
+cluster: ## a real Kubernetes of one node on this machine, as root; see tests/cluster/README.md
+	tests/cluster/up
+
+cluster-down: ## end that cluster; what was built for it stays
+	tests/cluster/down
+
+e2e: ## end-to-end tests on a real Kubernetes: that cluster, or with KUBECONFIG set yours
+	@if [ -z "$$KUBECONFIG" ]; then tests/cluster/up && tests/cluster/build-product; fi
+	cargo test --locked --test e2e
 
 lint: ## format, clippy with its warnings as errors, and dependencies where cargo-deny is installed
 	cargo fmt --check

@@ -1,0 +1,39 @@
+//! The installations under test: each a file of `installations/`, applied as people would.
+
+use std::fs;
+
+/// One of `installations/`.
+#[derive(Debug)]
+pub struct Installation {
+    file: &'static str,
+    /// What must have rolled out before it is used.
+    pub workloads: &'static [&'static str],
+    /// What must have ended well by then.
+    pub jobs: &'static [&'static str],
+}
+
+pub const PLAIN: Installation =
+    Installation { file: "plain", workloads: &["statefulset/redis"], jobs: &[] };
+
+pub const SHOP: Installation = Installation {
+    file: "shop",
+    workloads: &["statefulset/redis", "statefulset/redis-sentinel"],
+    jobs: &[],
+};
+
+pub const GATEWAY: Installation =
+    Installation { file: "gateway", workloads: &["statefulset/redis-gateway"], jobs: &[] };
+
+pub const ANALYTICS: Installation = Installation {
+    file: "analytics",
+    workloads: &["statefulset/redis-analytics"],
+    jobs: &["job/redis-analytics-join"],
+};
+
+impl Installation {
+    pub fn objects(&self) -> String {
+        let path =
+            format!("{}/tests/e2e/installations/{}.yaml", env!("CARGO_MANIFEST_DIR"), self.file);
+        fs::read_to_string(path).unwrap()
+    }
+}

@@ -1,0 +1,20 @@
+//! End to end on a real Kubernetes: installations as people deploy them, our image in pods, a real S3 server.
+//!
+//! `make e2e` brings the cluster and runs them; `cargo test` alone does not.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test stops at the first surprise and says what it saw"
+)]
+#![expect(unreachable_pub, reason = "`pub` says what a module offers; a binary offers nothing")]
+
+mod by_address;
+mod cluster;
+mod installation;
+mod jobs;
+mod namespace;
+mod plain;
+mod product;
+mod s3;
