@@ -30,6 +30,7 @@ e2e: ## end-to-end tests on a real Kubernetes: that cluster, or with KUBECONFIG 
 lint: ## format, clippy with its warnings as errors, and dependencies where cargo-deny is installed
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- --deny warnings
+	cargo clippy --locked --test e2e -- --deny warnings
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --locked check --config .deny.toml licenses bans sources; fi
 
 reliability: servers ## inject every fault and write what came of it to docs/RELIABILITY.md; some minutes

@@ -1,4 +1,4 @@
-//! The Jobs and CronJobs of `jobs/`, as they are but for image, addresses and times, where Pod Security is restricted.
+//! The Jobs and `CronJob`s of `jobs/`, as they are but for image, addresses and times, where Pod Security is restricted.
 
 use std::{fs, path::Path};
 
@@ -16,7 +16,7 @@ fn file(name: &str) -> String {
     text.replace("image: redis-backup:0.1.0", &format!("image: {PRODUCT_IMAGE}"))
 }
 
-/// A namespace with a filled Redis, the config and the CronJobs, none of which is due.
+/// A namespace with a filled Redis, the config and the `CronJob`s, none of which is due.
 fn deployed(purpose: &str) -> Namespace {
     let namespace = Namespace::create(purpose);
     s3::store_of(&namespace);

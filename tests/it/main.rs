@@ -16,6 +16,7 @@ mod cli;
 mod crash;
 mod data_directory;
 mod faults;
+mod jobs;
 mod journeys;
 mod load;
 mod manifest_fixture;
