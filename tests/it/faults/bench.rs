@@ -86,6 +86,13 @@ impl Place {
         Self::S3(Box::new(server))
     }
 
+    /// A bucket that can lock; what is stored there is locked where the store says so.
+    pub fn lockable_s3() -> Self {
+        let server = S3Server::start(false);
+        server.create_locked_bucket(BUCKET);
+        Self::S3(Box::new(server))
+    }
+
     /// As `--store` takes it.
     pub fn text(&self) -> String {
         match self {

@@ -46,6 +46,14 @@ impl Stage {
         ["backup", "--source-url", &url].map(String::from).to_vec()
     }
 
+    /// Backups in clear, and encrypted ones.
+    fn backups(&self) -> [(&'static str, Vec<String>); 2] {
+        let clear = self.backup_arguments();
+        let recipients = ["--recipients-file", "tests/fixtures/keys/x25519.pub"];
+        let sealed = [&clear[..], &recipients.map(String::from)].concat();
+        [("backup", clear), ("encrypted backup", sealed)]
+    }
+
     /// Runs a verb on a store that fails so; and which calls came.
     pub(super) async fn run(
         &self,
@@ -60,7 +68,10 @@ impl Stage {
 
     /// How many backups are listed.
     pub(super) async fn assert_promise(&mut self, what: &impl Debug) -> usize {
-        let words = ["verify", "--all", "--level", "content"].map(String::from);
+        let identity = ["--identity-from", "file:tests/fixtures/keys/x25519"];
+        let words = ["verify", "--all", "--level", "content"];
+        let words = [&words[..], &identity[..]].concat().into_iter().map(String::from);
+        let words: Vec<String> = words.collect();
         let (verified, _) = self.run(&words, Vec::new()).await;
         self.listed = self.promise.assert_kept(verified, &self.listed, what);
         self.listed.len()
@@ -129,15 +140,24 @@ pub(super) fn faults_of(calls: &[(Operation, String)]) -> Vec<Fault> {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_call_fails_in_a_backup_what_is_listed_is_whole() {
     let mut stage = Stage::new();
-    let mut tally = Tally::of(
-        "backup",
-        "each call to the store fails, before or after it acted, once or for ever",
-    );
-    let words = stage.backup_arguments();
+    let [(work, words), _] = stage.backups();
+    fail_each_call_of(&mut stage, work, &words).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_call_fails_in_an_encrypted_backup_what_is_listed_is_whole() {
+    let mut stage = Stage::new();
+    let [_, (work, words)] = stage.backups();
+    fail_each_call_of(&mut stage, work, &words).await;
+}
+
+async fn fail_each_call_of(stage: &mut Stage, work: &'static str, words: &[String]) {
+    let mut tally =
+        Tally::of(work, "each call to the store fails, before or after it acted, once or for ever");
     // The first run of a prefix claims it; those after it do not.
-    let (outcome, first) = stage.run(&words, Vec::new()).await;
+    let (outcome, first) = stage.run(words, Vec::new()).await;
     outcome.unwrap();
-    let (outcome, flaky) = stage.run(&words, Vec::new()).await;
+    let (outcome, flaky) = stage.run(words, Vec::new()).await;
     outcome.unwrap();
     let mut calls = flaky.calls();
     calls.extend(first.calls());
@@ -146,7 +166,7 @@ async fn whatever_call_fails_in_a_backup_what_is_listed_is_whole() {
     let mut failed = 0;
     for fault in &faults {
         let noted = stage.runs().await;
-        let (outcome, flaky) = stage.run(&words, vec![fault.clone()]).await;
+        let (outcome, flaky) = stage.run(words, vec![fault.clone()]).await;
         let now_listed = stage.assert_promise(fault).await;
         match outcome {
             Ok(outcome) => {
@@ -228,10 +248,20 @@ async fn whatever_call_fails_in_a_verification_nothing_is_called_proven_that_is_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_dropped_at_any_call_is_whole_or_absent() {
     let mut stage = Stage::new();
-    let mut tally =
-        Tally::of("backup", "dropped at each call to the store, before and after it acted");
-    let words = stage.backup_arguments();
-    let (outcome, flaky) = stage.run(&words, Vec::new()).await;
+    let [(work, words), _] = stage.backups();
+    drop_at_each_call_of(&mut stage, work, &words).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encrypted_backup_dropped_at_any_call_is_whole_or_absent() {
+    let mut stage = Stage::new();
+    let [_, (work, words)] = stage.backups();
+    drop_at_each_call_of(&mut stage, work, &words).await;
+}
+
+async fn drop_at_each_call_of(stage: &mut Stage, work: &'static str, words: &[String]) {
+    let mut tally = Tally::of(work, "dropped at each call to the store, before and after it acted");
+    let (outcome, flaky) = stage.run(words, Vec::new()).await;
     outcome.unwrap();
     let calls = flaky.calls().len();
     let mut listed = stage.assert_promise(&"nothing").await;
@@ -243,7 +273,7 @@ async fn a_backup_dropped_at_any_call_is_whole_or_absent() {
         // The store yields before and after it acts: one poll more is the other side of the act.
         let is_reached = || flaky.calls().len() >= at;
         let ended =
-            run_until(is_reached, more_polls, flow::run(cli(&words), &context)).await.is_some();
+            run_until(is_reached, more_polls, flow::run(cli(words), &context)).await.is_some();
         dropped += usize::from(!ended);
         let now_listed = stage.assert_promise(&format!("dropped at call {at}")).await;
         if !ended {
@@ -252,7 +282,7 @@ async fn a_backup_dropped_at_any_call_is_whole_or_absent() {
         listed = now_listed;
     }
     assert!(dropped > calls, "only {dropped} were dropped");
-    let (outcome, _) = stage.run(&words, Vec::new()).await;
+    let (outcome, _) = stage.run(words, Vec::new()).await;
     outcome.unwrap();
     tally.write();
 }

@@ -6,6 +6,7 @@ mod ended_early;
 mod guards;
 mod kill_backup;
 mod kill_restore;
+mod locked;
 mod matrix;
 mod promise;
 mod prune;

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -12,7 +12,10 @@ use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::bench::{Bench, Place, SOURCE, files, run};
+use super::{
+    bench::{Bench, Moments, Place, SOURCE, files, run},
+    tally::Tally,
+};
 use crate::servers::{process::Process, wait_for};
 
 /// Owed since the year began, and never again while a test runs.
@@ -132,6 +135,78 @@ fn each_minute_is_backed_up_once_through_a_kill_and_a_restart() {
     );
     let retained = service.metric("retained_backups", &labels).unwrap();
     assert!(retained >= 1.0, "{retained}");
+}
+
+#[test]
+fn each_due_backup_is_there_once_and_whole_however_often_the_service_is_killed() {
+    const SOURCES: usize = 6;
+    let mut tally = Tally::of("serve", "`kill -9` at a random moment, and started again");
+    let bench = Bench::new(Place::directory(), 60);
+    let (names, root) = ((0..SOURCES).map(|number| format!("s{number}")), bench.place.root());
+    let names: Vec<String> = names.collect();
+    let text = config_of_all(&bench, &names);
+    let due = |root: &Path| -> usize { names.iter().map(|it| ids_of(root, it).len()).sum() };
+    let begun = tokio::time::Instant::now();
+    let service = Service::start(&bench, &text);
+    wait_for("all that is due", || (due(&root) == SOURCES).then_some(()));
+    drop(service);
+    let mut moments = Moments::new("kill -9 of serve", begun.elapsed());
+    for _ in 0..3 {
+        fs::remove_dir_all(&root).unwrap();
+        fs::create_dir(&root).unwrap();
+        let (mut kills, mut rounds) = (0, 0);
+        while due(&root) < SOURCES {
+            rounds += 1;
+            assert!(rounds < 60, "{} of {SOURCES} are there", due(&root));
+            let mut service = Service::start(&bench, &text);
+            // The later rounds live longer, or the last capture might never come to its end.
+            let until = moments.anywhere() * rounds / 4;
+            let begun = tokio::time::Instant::now();
+            wait_for("the moment to kill", || {
+                (due(&root) == SOURCES || begun.elapsed() >= until).then_some(())
+            });
+            kills += usize::from(due(&root) < SOURCES);
+            service.process.end_by(Signal::KILL);
+        }
+        // One more has nothing to do, and does nothing twice.
+        let service = Service::start(&bench, &text);
+        wait_for("the service to be ready", || service.is_ok("/readyz").then_some(()));
+        wait_for("the next moment to be known", || {
+            service.metric("next_start_timestamp_seconds", &["source=\"s5\""])
+        });
+        drop(service);
+        for name in &names {
+            let ids = ids_of(&root, name);
+            assert_eq!(ids.len(), 1, "{name}: {ids:?}");
+            let mut verify = bench.program();
+            let store = root.display().to_string();
+            verify.args(["verify", "--all", "--level", "content", "--store", &store]);
+            run(verify.args(["--source-name", name])).assert_code(0);
+        }
+        (0..kills).for_each(|_| tally.held());
+    }
+    tally.write();
+}
+
+/// One schedule for each, owed since the year began.
+fn config_of_all(bench: &Bench, names: &[String]) -> String {
+    let (url, path) = (bench.source.url(), bench.place.root().display().to_string());
+    let sources = names.iter().map(|name| format!("  {name}: {{nodes: [\"{url}\"]}}\n"));
+    let schedules = names.iter().map(|name| {
+        format!(
+            "  of-{name}: {{source: {name}, cron: \"{YEARLY}\", capture: [rdb], stores: [disk], verify: none}}\n"
+        )
+    });
+    format!(
+        "sources:\n{}stores:\n  disk: {{directory: {{path: {path}}}}}\nschedules:\n{}",
+        sources.collect::<String>(),
+        schedules.collect::<String>()
+    )
+}
+
+/// Names of the manifests of one source.
+fn ids_of(store: &Path, source: &str) -> Vec<PathBuf> {
+    files(&store.join(source).join("manifests"))
 }
 
 #[test]

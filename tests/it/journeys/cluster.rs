@@ -5,7 +5,11 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{Forms, Tool, WRITTEN_MEANWHILE, into, start, wipe};
+use super::{
+    Forms, Tool, WRITTEN_MEANWHILE,
+    encrypted::{key, public},
+    into, start, wipe,
+};
 use crate::servers::{
     Version,
     cluster::ClusterGroup,
@@ -15,6 +19,23 @@ use crate::servers::{
 };
 
 const KEYS: usize = 800;
+
+/// Who can open the archives.
+#[derive(Clone, Copy)]
+enum Seal {
+    None,
+    Encrypted,
+}
+
+impl Seal {
+    /// As the manifest says it.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Encrypted => "age",
+        }
+    }
+}
 
 fn fill_all(cluster: &ClusterGroup) -> Digest {
     for primary in &cluster.primaries {
@@ -28,9 +49,16 @@ fn fill_all(cluster: &ClusterGroup) -> Digest {
 }
 
 /// Backed up from a replica's address while all shards are written to.
-fn back_up(version: &Version, cluster: &ClusterGroup, forms: Forms) -> Tool {
+fn back_up(version: &Version, cluster: &ClusterGroup, forms: Forms, seal: Seal) -> Tool {
+    let [identity, recipients] = match seal {
+        Seal::None => [String::new(), String::new()],
+        Seal::Encrypted => [
+            format!("encryption: {{identityFrom: {{file: '{}'}}}}\n", key("x25519").display()),
+            format!("    encryption: {{recipients: ['{}']}}\n", public("x25519")),
+        ],
+    };
     let tool = Tool::new(version).with_config(&format!(
-        "sources:\n  journey:\n    nodes: ['{}']\n{}",
+        "{identity}sources:\n  journey:\n    nodes: ['{}']\n{recipients}{}",
         cluster.replicas[1].url(),
         forms.directories(cluster.nodes())
     ));
@@ -44,7 +72,11 @@ fn back_up(version: &Version, cluster: &ClusterGroup, forms: Forms) -> Tool {
     for shard in manifest["shards"].as_array().unwrap() {
         assert_eq!(shard["rdb"]["capturedFrom"], "replica", "{shard:#}");
         assert_eq!(shard["rdb"]["content"]["read"]["keysOutsideSlots"], 0, "{shard:#}");
+        for archive in shard["archives"].as_array().unwrap() {
+            assert_eq!(archive["encryption"], seal.word(), "{archive:#}");
+        }
     }
+    tool.done("verify", &["--latest", "--level", "content"]);
     tool.verify_by_load();
     tool
 }
@@ -63,11 +95,11 @@ fn restore(tool: &Tool, manifest: &Value, shard: u16, node: &Server, form: &str)
     assert_eq!(report["state"], "restored");
 }
 
-fn comes_back_in_place(name: &str, forms: Forms) {
+fn comes_back_in_place(name: &str, forms: Forms, seal: Seal) {
     let version = Version::named(name);
     let mut cluster = ClusterGroup::of(&forms.options(&version));
     let source = fill_all(&cluster);
-    let tool = back_up(&version, &cluster, forms);
+    let tool = back_up(&version, &cluster, forms, seal);
 
     let ClusterGroup { primaries, replicas } = &mut cluster;
     primaries.iter_mut().chain(replicas).for_each(Server::kill9);
@@ -104,7 +136,7 @@ fn comes_back_elsewhere(name: &str) {
     let version = Version::named(name);
     let cluster = ClusterGroup::start(&version);
     let source = fill_all(&cluster);
-    let tool = back_up(&version, &cluster, Forms::Rdb);
+    let tool = back_up(&version, &cluster, Forms::Rdb, Seal::None);
     drop(cluster);
 
     let manifest = tool.manifest();
@@ -138,12 +170,17 @@ fn comes_back_elsewhere(name: &str) {
 
 #[test]
 fn a_cluster_comes_back_in_place() {
-    comes_back_in_place("redis-7.0", Forms::Rdb);
+    comes_back_in_place("redis-7.0", Forms::Rdb, Seal::None);
 }
 
 #[test]
 fn a_cluster_of_the_newest_redis_comes_back_in_place_in_both_forms() {
-    comes_back_in_place("redis-newest", Forms::Both);
+    comes_back_in_place("redis-newest", Forms::Both, Seal::None);
+}
+
+#[test]
+fn an_encrypted_cluster_comes_back_in_place_from_its_encrypted_append_only_files() {
+    comes_back_in_place("redis-7.0", Forms::Both, Seal::Encrypted);
 }
 
 #[test]
