@@ -123,15 +123,23 @@ impl Context {
     }
 
     /// Runs `act` to its end, or drops it where it stands when a signal comes.
-    pub(crate) async fn unless_ended<T>(
+    pub(crate) fn unless_ended<T>(
         &self,
         act: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        tokio::select! {
-            biased;
-            failure = self.ended() => Err(failure),
-            result = act => result,
-        }
+    ) -> impl Future<Output = Result<T, Failure>> {
+        unless(self.ended(), act)
+    }
+}
+
+/// Runs `act` to its end, or drops it where it stands when `end` comes.
+async fn unless<T>(
+    end: impl Future<Output = Failure>,
+    act: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        biased;
+        failure = end => Err(failure),
+        result = act => result,
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
     },
     edge::{live_directory::Folder, redis_node::inspect::SourceAccess, spool},
     failure::{Failure, chain},
-    flow::Context,
+    flow::{Context, unless},
 };
 
 /// Rounds of captures until the slot map holds still.
@@ -88,15 +88,11 @@ impl Job<'_> {
     }
 
     /// Drops `act`, which writes to no store, as soon as it is of no more use.
-    pub(super) async fn unless_ended<T>(
+    pub(super) fn unless_ended<T>(
         &self,
         act: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        tokio::select! {
-            biased;
-            failure = self.ended() => Err(failure),
-            result = act => result,
-        }
+    ) -> impl Future<Output = Result<T, Failure>> {
+        unless(self.ended(), act)
     }
 }
 
