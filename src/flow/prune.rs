@@ -31,7 +31,7 @@ pub(super) async fn run(
     let deletion = if *purge_versions { Deletion::Purge } else { Deletion::Hide };
     let names = super::backup::named_sources(sources, place.source_name.as_ref(), settings);
     if names.is_empty() {
-        return Err(Error::NoSource.into());
+        return Err(Error::NoRules.into());
     }
     let mut report = PruneReport {
         kind: "prune",

@@ -43,6 +43,8 @@ pub enum Error {
     TooManyStores { known: Vec<String>, most: usize },
     #[error("store {name} is named twice")]
     StoreTwice { name: String },
+    #[error("prune applies the config's rules, and no config names a source: give --config FILE")]
+    NoRules,
     #[error("no source is named: use --source-url URL with --source-name NAME, or a config file")]
     NoSource,
     #[error("there are several sources ({}): choose one by --source-name NAME", join(.known.iter()))]
@@ -111,7 +113,7 @@ impl Error {
             Self::UnknownStore { .. } => {
                 "correct the name; a directory is written with a `/`, such as ./backups, a bucket as s3://bucket/prefix"
             }
-            Self::NoStore | Self::NoSource => {
+            Self::NoStore | Self::NoSource | Self::NoRules => {
                 "a config file is read from ./redis-backup.yaml, or where --config or REDIS_BACKUP_CONFIG says"
             }
             Self::SeveralSources { .. } => "nothing was changed; run again with one of these names",
