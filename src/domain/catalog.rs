@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, Serializer, de};
 
 use super::{
     archive::{Codec, Encryption},
-    identity::{BackupId, SourceName, compact_time},
+    identity::{BackupId, COMPACT_TIME_BYTES, SourceName, compact_time, parse_compact_time},
 };
 
 /// A place in a store: parts of `A-Z a-z 0-9 . _ -` joined by `/`, none of them `.` or `..`.
@@ -237,6 +237,11 @@ pub fn run_key(
     kind: &str,
 ) -> Result<Key, NotAKey> {
     format!("{}{}-{kind}.json", runs_prefix(source), unique_time(at, chance)).parse()
+}
+
+/// When the run began, to the second.
+pub fn time_of_run(key: &Key) -> Option<Timestamp> {
+    parse_compact_time(key.name().get(..COMPACT_TIME_BYTES)?)
 }
 
 /// Sorts by time to the microsecond, so that of two records of one second the later one counts; two

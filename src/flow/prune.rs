@@ -103,6 +103,7 @@ async fn prune_place(
             // A later run sweeps.
             _ = context.ended() => {}
         }
+        runs::expire(&opened, source, deletion, context).await;
     }
     let failure = match &result {
         Ok(judged) => first_failure(judged),

@@ -259,7 +259,11 @@ async fn locked(located: &Located) -> Result<Option<Lock>, Failure> {
     }
 }
 
-async fn delete(opened: &Opened, key: &Key, deletion: Deletion) -> Result<(), store::Error> {
+pub(super) async fn delete(
+    opened: &Opened,
+    key: &Key,
+    deletion: Deletion,
+) -> Result<(), store::Error> {
     match deletion {
         Deletion::Hide => opened.store.delete(key).await,
         Deletion::Purge => opened.store.purge(key).await,

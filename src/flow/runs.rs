@@ -1,20 +1,23 @@
-//! The notes of runs: writes one at the end of each, and reads them back for `list --runs`.
+//! The notes of runs: writes one at the end of each, reads them back for `list --runs`, and deletes the old.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
     Context,
     catalog::{self, Holding, Holdings, json},
+    retention::{self, Deletion},
     stores::Opened,
     sweep,
 };
 use crate::{
     cli::List,
     domain::{
-        catalog::{Key, kind_of, run_key, runs_prefix},
+        catalog::{Key, kind_of, run_key, runs_prefix, time_of_run},
         identity::SourceName,
         record::{self, FAILED, Run},
+        retention::{NOTES_KEPT, expired_notes},
     },
+    edge::store,
     failure::{Exit, Failure, chain},
     report::{ListedRun, Outcome, RunsReport},
     settings::Settings,
@@ -42,6 +45,45 @@ pub(super) async fn note(opened: &Opened, run: &Run, context: &Context) {
     }
 }
 
+/// Deletes what was noted long ago. A failure to do so is only logged, and a signal ends it: a later run
+/// does the rest.
+pub(super) async fn expire(
+    opened: &Opened,
+    source: &SourceName,
+    deletion: Deletion,
+    context: &Context,
+) {
+    match context.unless_ended(try_expire(opened, source, deletion, context)).await {
+        Ok(0) | Err(Failure::Ended { .. }) => {}
+        Ok(count) => tracing::info!("deleted {count} old notes of runs"),
+        Err(failure) => tracing::warn!("old notes of runs stay: {}", chain(&failure)),
+    }
+}
+
+async fn try_expire(
+    opened: &Opened,
+    source: &SourceName,
+    deletion: Deletion,
+    context: &Context,
+) -> Result<usize, Failure> {
+    let before = context.now() - NOTES_KEPT;
+    let mut keys = keys_of(opened, source).await?;
+    keys.retain(|key| time_of_run(key).is_some_and(|begun| begun < before));
+    let old = read_all(keys.into_iter().map(|key| (opened.clone(), key)).collect()).await?;
+    let mut deleted = 0;
+    for key in expired_notes(old.into_iter().map(|(key, listed)| (key, listed.run)).collect()) {
+        match retention::delete(opened, &key, deletion).await {
+            Ok(()) => deleted += 1,
+            // A later run takes it when its lock has ended.
+            Err(store::Error::Locked { .. }) => {}
+            Err(source) => {
+                return Err(Failure::Store { attempt: format!("delete the run {key}"), source });
+            }
+        }
+    }
+    Ok(deleted)
+}
+
 /// `list --runs`: the newest, and of each source in each store the last one that failed.
 pub(super) async fn list(
     arguments: &List,
@@ -65,8 +107,8 @@ pub(super) async fn list(
     let report = RunsReport {
         kind: "runs",
         version: 1,
-        runs: read_all(keys).await?,
-        last_failed: read_all(failed).await?,
+        runs: read_all(keys).await?.into_iter().map(|(_, run)| run).collect(),
+        last_failed: read_all(failed).await?.into_iter().map(|(_, run)| run).collect(),
         stores,
     };
     let exit = if failure.is_some() { Exit::Partial } else { Exit::Done };
@@ -83,16 +125,20 @@ async fn keys_of(opened: &Opened, source: &SourceName) -> Result<Vec<Key>, Failu
 }
 
 /// A run of a newer program is passed over.
-async fn read_all(keys: Vec<(Opened, Key)>) -> Result<Vec<ListedRun>, Failure> {
-    let read: Vec<Option<ListedRun>> = stream::iter(keys)
+async fn read_all(keys: Vec<(Opened, Key)>) -> Result<Vec<(Key, ListedRun)>, Failure> {
+    let read: Vec<Option<(Key, ListedRun)>> = stream::iter(keys)
         .map(|(opened, key)| async move {
             let read = opened.store.read(&key, record::BYTES_MAX).await;
-            let bytes = read.map_err(|source| Failure::Store {
-                attempt: format!("read the run {key} in {}", opened.name),
-                source,
-            })?;
+            let bytes = match read {
+                // Another run has just deleted it.
+                Err(store::Error::NotFound { .. }) => return Ok(None),
+                read => read.map_err(|source| Failure::Store {
+                    attempt: format!("read the run {key} in {}", opened.name),
+                    source,
+                })?,
+            };
             let run = serde_json::from_slice::<Run>(&bytes).ok();
-            Ok::<_, Failure>(run.map(|run| ListedRun { store: opened.name, run }))
+            Ok::<_, Failure>(run.map(|run| (key, ListedRun { store: opened.name, run })))
         })
         .buffered(READS_AT_ONCE)
         .try_collect()

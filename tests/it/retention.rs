@@ -269,3 +269,58 @@ fn prune_refuses_the_prefix_of_another_installation_without_asking_any() {
     assert_eq!((&failed["kind"], &failed["exit"]), (&"backup".into(), &10.into()), "{runs:#}");
     assert!(failed["error"].as_str().unwrap().contains("observe source"), "{runs:#}");
 }
+
+#[test]
+fn notes_of_runs_older_than_ninety_days_go_but_the_newest_of_each_schedule() {
+    let kept = Kept::new(Place::directory(), "{last: 2}", "retention: separate");
+    kept.back_up(0);
+    let folder = kept.bench.place.root().join(SOURCE).join("runs");
+    let note = kept.bench.runs().remove(0);
+    let put = |days: i64, schedule: &str, kind: &str| {
+        let at = now() - SignedDuration::from_hours(24 * days);
+        let exit = if kind.ends_with("-failed") { 11 } else { 0 };
+        let mut run = note.clone();
+        run["begun"] = at.to_string().into();
+        run["schedule"] = schedule.into();
+        run["exit"] = exit.into();
+        let path =
+            folder.join(at.strftime(&format!("%Y%m%dT%H%M%SZ-00000abcde-{kind}.json")).to_string());
+        fs::write(&path, run.to_string()).unwrap();
+        path
+    };
+    let old = [
+        put(300, "daily", "backup"),
+        put(95, "daily", "backup"),
+        put(200, "daily", "backup-failed"),
+    ];
+    let stay = [
+        put(91, "daily", "backup"),
+        put(100, "daily", "backup-failed"),
+        put(299, "yearly", "backup"),
+        put(89, "daily", "backup"),
+        put(88, "daily", "backup-failed"),
+    ];
+    // Of a newer program, which alone knows what it tells.
+    let newer = folder.join("20200101T000000Z-00000abcde-other.json");
+    fs::write(&newer, "{}").unwrap();
+    kept.done("prune --dry-run");
+    assert!(old.iter().all(|path| path.exists()), "a dry run deleted a note");
+    kept.done("prune");
+    assert!(!old.iter().any(|path| path.exists()), "an old note stays");
+    assert!(stay.iter().chain([&newer]).all(|path| path.exists()), "a note that stays is gone");
+
+    // After a scheduled backup too.
+    let again = put(95, "daily", "backup");
+    kept.configure(&kept.bench.source.url(), "{last: 2}", "");
+    next_second();
+    kept.back_up(0);
+    assert!(!again.exists());
+    assert!(stay.iter().all(|path| path.exists()));
+}
+
+#[test]
+fn prune_without_a_config_says_whose_rules_it_lacks() {
+    let bench = Bench::new(Place::directory(), 1);
+    let ended = run(bench.program().arg("prune"));
+    ended.assert_code(2).assert_says(&["prune applies the config's rules", "--config"]);
+}

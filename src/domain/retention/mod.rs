@@ -1,6 +1,7 @@
 //! Which backups to keep. Decides; never deletes.
 
 mod decide;
+mod notes;
 mod period;
 #[cfg(test)]
 mod properties;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Deserializer, de};
 
 pub use self::{
     decide::{Entry, Manifest, Policy, Rule, decide},
+    notes::{NOTES_KEPT, expired_notes},
     period::Period,
     verdict::{Expiry, Reason, Verdict},
 };

@@ -70,6 +70,9 @@ pub(super) async fn apply_retention(
         Ok(verdicts) => retention::apply(opened, source, verdicts, Deletion::Hide, context).await,
         Err(failure) => Err(failure),
     };
+    if result.is_ok() {
+        runs::expire(opened, source, Deletion::Hide, context).await;
+    }
     let (judged, failure) = match result {
         Ok(judged) => (judged, None),
         Err(failure) => (Vec::new(), Some(failure)),
