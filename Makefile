@@ -24,7 +24,7 @@ cluster-down: ## end that cluster; what was built for it stays
 	tests/cluster/down
 
 e2e: ## end-to-end tests on a real Kubernetes: that cluster, or with KUBECONFIG set yours
-	@if [ -z "$$KUBECONFIG" ]; then tests/cluster/up && tests/cluster/build-product; fi
+	@if [ -z "$$KUBECONFIG" ]; then tests/cluster/up && tests/cluster/install-operators && tests/cluster/build-product; fi
 	cargo test --locked --test e2e
 
 lint: ## format, clippy with its warnings as errors, and dependencies where cargo-deny is installed

@@ -1,17 +1,20 @@
 //! Every installation by its address alone, without a word to Kubernetes: our image in a pod beside it captures each shard
 //! from a replica, over replication, and proves what it stored.
 
-use std::time::Duration;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use crate::{
     cluster::wait_for,
-    installation::{ANALYTICS, GATEWAY, Installation, SHOP},
+    installation::{ANALYTICS, ANALYTICS_TLS, GATEWAY, Installation, OPERATOR, SHOP},
     namespace::{Namespace, PATIENCE},
     product, s3,
 };
 
 const KEYS: u32 = 2000;
 const KEYS_AS_TOLD: &str = "2 000 keys";
+const ANALYTICS_ADDRESS: &str = "redis://redis-analytics-0.redis-analytics:6379";
+/// What the plan calls the node that it chose.
+const A_REPLICA: &str = "capture: a replica, ";
 
 /// Backs an installation up by `source` and reads every byte back; gives what the backup said.
 #[track_caller]
@@ -34,81 +37,106 @@ fn prepared(purpose: &str, installation: &Installation) -> (Namespace, String) {
     (namespace, store)
 }
 
-/// Sentinels find the replicas some seconds after they found the primary.
-fn wait_for_replicas(namespace: &Namespace, pod: &str, container: &str, master: &str) {
+/// Sentinels find the replicas, and each other, some seconds after they found the primary.
+fn wait_for_quorum(namespace: &Namespace, sentinel: &[&str], master: &str) {
+    let ask = |what: &str| {
+        let command =
+            [&["exec"], sentinel, &["--", "redis-cli", "-p", "26379", "sentinel", what, master]];
+        namespace.try_ask(&command.concat())
+    };
     wait_for("two replicas and three sentinels", PATIENCE, || {
-        let ask = [
-            "exec",
-            pod,
-            "-c",
-            container,
-            "--",
-            "redis-cli",
-            "-p",
-            "26379",
-            "sentinel",
-            "ckquorum",
-            master,
-        ];
-        let quorum = namespace.try_ask(&ask)?;
-        let ask = [
-            "exec",
-            pod,
-            "-c",
-            container,
-            "--",
-            "redis-cli",
-            "-p",
-            "26379",
-            "sentinel",
-            "replicas",
-            master,
-        ];
-        let replicas = namespace.try_ask(&ask)?;
-        let is_linked = replicas.matches("master-link-status\nok").count() == 2;
-        (quorum.contains("3 usable") && is_linked).then_some(())
+        let is_agreed = ask("ckquorum")?.contains("3 usable");
+        let linked = ask("replicas")?.matches("master-link-status\nok").count();
+        (is_agreed && linked == 2).then_some(())
     });
 }
 
 #[test]
 fn shop_is_backed_up_by_its_sentinels_from_a_replica() {
     let (namespace, store) = prepared("shop", &SHOP);
-    namespace.fill("redis-0", KEYS);
-    wait_for_replicas(&namespace, "redis-sentinel-0", "sentinel", "mymaster");
+    namespace.fill(namespace.primary(&["redis-0", "redis-1", "redis-2"]), KEYS);
+    wait_for_quorum(&namespace, &["redis-sentinel-0"], "mymaster");
     let source = ["--source-url", "sentinel://redis-sentinel:26379/mymaster"];
     let backup = backed_up(&namespace, &store, None, &source);
-    assert!(!backup.contains("the primary"), "{backup}");
+    assert!(backup.contains(A_REPLICA) && !backup.contains("the primary"), "{backup}");
 }
 
 #[test]
 fn gateway_is_backed_up_by_its_sentinels_from_a_replica() {
     let (namespace, store) = prepared("gateway", &GATEWAY);
-    namespace.fill("redis-gateway-0", KEYS);
-    wait_for_replicas(&namespace, "redis-gateway-0", "sentinel", "gateway-master");
+    let pods = ["redis-gateway-0", "redis-gateway-1", "redis-gateway-2"];
+    namespace.fill(namespace.primary(&pods), KEYS);
+    wait_for_quorum(&namespace, &["redis-gateway-0", "-c", "sentinel"], "gateway-master");
     let source = ["--source-url", "sentinel://redis-gateway-sentinel:26379/gateway-master"];
     let backup = backed_up(&namespace, &store, None, &source);
-    assert!(!backup.contains("the primary"), "{backup}");
+    assert!(backup.contains(A_REPLICA) && !backup.contains("the primary"), "{backup}");
 }
 
 #[test]
-fn analytics_is_backed_up_shard_by_shard() {
+fn operator_is_backed_up_by_its_sentinels_from_a_replica() {
+    let (namespace, store) = prepared("operator", &OPERATOR);
+    let pods = ["rfr-redis-cluster-0", "rfr-redis-cluster-1", "rfr-redis-cluster-2"];
+    namespace.fill(namespace.primary(&pods), KEYS);
+    wait_for_quorum(&namespace, &["deployment/rfs-redis-cluster", "-c", "sentinel"], "mymaster");
+    let source = ["--source-url", "sentinel://rfs-redis-cluster:26379/mymaster"];
+    let backup = backed_up(&namespace, &store, None, &source);
+    assert!(backup.contains(A_REPLICA) && !backup.contains("the primary"), "{backup}");
+}
+
+#[test]
+fn analytics_is_backed_up_shard_by_shard_from_its_replicas() {
     let (namespace, store) = prepared("analytics", &ANALYTICS);
-    // redis-cli -c follows a key to its shard, so one key at a time.
-    let script = format!(
-        "for n in $(seq {KEYS}); do echo \"set key:$n value-$n\"; done | redis-cli -c | grep -c OK"
-    );
-    let filled = namespace.ask(&["exec", "redis-analytics-0", "--", "sh", "-c", &script]);
-    assert_eq!(filled.trim(), KEYS.to_string());
-    wait_for("every replica's link", Duration::from_mins(1), || {
-        let nodes = namespace.redis("redis-analytics-0", &["cluster", "nodes"]);
+    fill_cluster(&namespace, "");
+    let source =
+        ["--source-url", ANALYTICS_ADDRESS, "--password-from", "file:/secret/redis-password"];
+    let backup = backed_up(&namespace, &store, Some("redis-auth"), &source);
+    assert!(backup.contains("in 3 shards") && !backup.contains("the primary"), "{backup}");
+}
+
+#[test]
+fn analytics_is_backed_up_over_tls() {
+    let namespace = Namespace::create_lenient("analytics-tls");
+    let store = s3::store_of(&namespace);
+    let authority = certificates(&namespace);
+    namespace.install(&ANALYTICS_TLS);
+    fill_cluster(&namespace, "--tls --cacert /tls/ca.crt");
+    let password = ("redis-password", "analytics-and-secret");
+    namespace.secret("client", &[password, ("ca.crt", &authority)]);
+    let address = ANALYTICS_ADDRESS.replace("redis://", "rediss://");
+    let source = [
+        &["--source-url", &address, "--password-from", "file:/secret/redis-password"][..],
+        &["--tls-ca", "/secret/ca.crt", "--tls-server-name", "redis-analytics"],
+    ];
+    let backup = backed_up(&namespace, &store, Some("client"), &source.concat());
+    assert!(backup.contains("in 3 shards"), "{backup}");
+}
+
+/// redis-cli follows each key to its shard, so one key at a time; then waits until every node has its link.
+fn fill_cluster(namespace: &Namespace, tls: &str) {
+    let shell = |script: &str| {
+        namespace.ask(&["exec", "redis-analytics-0", "--", "sh", "-c", script]).trim().to_owned()
+    };
+    let keys = format!("for n in $(seq {KEYS}); do echo \"set key:$n value-$n\"; done");
+    assert_eq!(shell(&format!("{keys} | redis-cli {tls} -c | grep -c OK")), KEYS.to_string());
+    wait_for("three linked replicas", PATIENCE, || {
+        let nodes = shell(&format!("redis-cli {tls} cluster nodes"));
         (nodes.matches("slave").count() == 3 && !nodes.contains("disconnected")).then_some(())
     });
-    let source = [
-        "--source-url",
-        "redis://redis-analytics-0.redis-analytics:6379",
-        "--password-from",
-        "file:/secret/redis-password",
-    ];
-    let backup = backed_up(&namespace, &store, Some("redis-auth"), &source);
-    assert!(backup.contains("in 3 shards"), "{backup}");
+}
+
+/// The Secret `redis-tls`, as cert-manager makes it; gives the authority's certificate.
+fn certificates(namespace: &Namespace) -> String {
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.distinguished_name.push(DnType::CommonName, "end-to-end tests");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let names = ["redis-analytics", "*.redis-analytics"].map(str::to_owned);
+    let mut leaf = CertificateParams::new(names).unwrap();
+    leaf.distinguished_name.push(DnType::CommonName, "redis-analytics");
+    let key = KeyPair::generate().unwrap();
+    let leaf = leaf.signed_by(&key, &authority).unwrap();
+    let entries =
+        [("ca.crt", authority.pem()), ("tls.crt", leaf.pem()), ("tls.key", key.serialize_pem())];
+    namespace.secret("redis-tls", &entries.each_ref().map(|(name, pem)| (*name, pem.as_str())));
+    authority.pem()
 }

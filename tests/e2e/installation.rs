@@ -30,6 +30,16 @@ pub const ANALYTICS: Installation = Installation {
     jobs: &["job/redis-analytics-join"],
 };
 
+/// Wants the Secret `redis-tls`.
+pub const ANALYTICS_TLS: Installation = Installation { file: "analytics-tls", ..ANALYTICS };
+
+/// Wants Spotahome's operator in the cluster, as `tests/cluster/install-operators` puts it there.
+pub const OPERATOR: Installation = Installation {
+    file: "operator",
+    workloads: &["statefulset/rfr-redis-cluster", "deployment/rfs-redis-cluster"],
+    jobs: &[],
+};
+
 impl Installation {
     pub fn objects(&self) -> String {
         let path =

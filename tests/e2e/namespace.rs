@@ -72,13 +72,30 @@ impl Namespace {
     #[track_caller]
     pub fn install(&self, installation: &Installation) {
         self.apply(&installation.objects());
-        let limit = format!("--timeout={}s", PATIENCE.as_secs());
         for workload in installation.workloads {
-            self.ask(&["rollout", "status", workload, &limit]);
+            wait_for(workload, PATIENCE, || {
+                let found = self.try_ask(&["get", workload, "-o", "json"])?;
+                let found: Value = serde_json::from_str(&found).unwrap();
+                (found["status"]["readyReplicas"] == found["spec"]["replicas"]).then_some(())
+            });
         }
+        let limit = format!("--timeout={}s", PATIENCE.as_secs());
         for job in installation.jobs {
             self.ask(&["wait", "--for=condition=Complete", job, &limit]);
         }
+    }
+
+    /// The pod among these whose Redis calls itself the primary of two linked replicas.
+    #[track_caller]
+    pub fn primary<'a>(&self, pods: &[&'a str]) -> &'a str {
+        wait_for("a primary with two replicas", PATIENCE, || {
+            pods.iter().copied().find(|pod| {
+                let ask = ["exec", pod, "--", "redis-cli", "info", "replication"];
+                let replication = self.try_ask(&ask).unwrap_or_default();
+                replication.contains("role:master")
+                    && replication.matches("state=online").count() == 2
+            })
+        })
     }
 
     #[track_caller]
