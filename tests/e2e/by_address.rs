@@ -5,7 +5,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 
 use crate::{
     cluster::wait_for,
-    installation::{ANALYTICS, ANALYTICS_TLS, GATEWAY, Installation, OPERATOR, SHOP},
+    installation::{ANALYTICS, ANALYTICS_TLS, GATEWAY, Installation, OPERATOR, SHOP, SMALL_DISK},
     namespace::{Namespace, PATIENCE},
     product, s3,
 };
@@ -109,6 +109,18 @@ fn analytics_is_backed_up_over_tls() {
     ];
     let backup = backed_up(&namespace, &store, Some("client"), &source.concat());
     assert!(backup.contains("in 3 shards"), "{backup}");
+}
+
+#[test]
+fn a_server_whose_disk_is_full_is_backed_up_all_the_same() {
+    let (namespace, store) = prepared("full-disk", &SMALL_DISK);
+    let shell = |script: &str| namespace.ask(&["exec", "redis-0", "--", "sh", "-c", script]);
+    shell(&format!("for n in $(seq {KEYS}); do echo \"set key:$n value-$n\"; done | valkey-cli"));
+    shell("head -c 100000000 /dev/zero >/data/filled; valkey-cli bgsave");
+    wait_for("a save that fails for want of room", PATIENCE, || {
+        shell("valkey-cli info persistence").contains("rdb_last_bgsave_status:err").then_some(())
+    });
+    backed_up(&namespace, &store, None, &["--source-url", "redis://redis:6379"]);
 }
 
 /// redis-cli follows each key to its shard, so one key at a time; then waits until every node has its link.

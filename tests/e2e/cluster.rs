@@ -63,6 +63,11 @@ pub fn apply(namespace: Option<&str>, objects: &str) {
     assert!(output.status.success(), "kubectl apply:\n{}\nof\n{objects}", told(&output));
 }
 
+/// For programs that find the cluster by themselves.
+pub fn kubeconfig() -> PathBuf {
+    programs().1
+}
+
 /// Returns what `attempt` gives once it gives something; fails after `limit`.
 #[track_caller]
 pub fn wait_for<T>(what: &str, limit: Duration, mut attempt: impl FnMut() -> Option<T>) -> T {

@@ -30,6 +30,9 @@ pub const ANALYTICS: Installation = Installation {
     jobs: &["job/redis-analytics-join"],
 };
 
+/// Wants the class `small` of `tests/cluster/storage.yaml`: a file system of 64 MiB.
+pub const SMALL_DISK: Installation = Installation { file: "small-disk", ..PLAIN };
+
 /// Wants the Secret `redis-tls`.
 pub const ANALYTICS_TLS: Installation = Installation { file: "analytics-tls", ..ANALYTICS };
 

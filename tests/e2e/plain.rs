@@ -32,6 +32,20 @@ fn our_image_backs_a_redis_up_from_a_pod_and_proves_every_byte_of_it() {
 }
 
 #[test]
+fn our_image_is_the_program_of_these_sources() {
+    let namespace = Namespace::create("image");
+    s3::store_of(&namespace);
+    for document in ["schema", "man"] {
+        let in_a_pod = product::run(&namespace, document, None, &[document]).well();
+        assert_eq!(
+            in_a_pod,
+            product::run_here(&[document]).well(),
+            "{document}: `tests/cluster/build-product` builds the image"
+        );
+    }
+}
+
+#[test]
 fn a_wrong_password_ends_the_job_with_the_exit_code_of_an_unreachable_source() {
     let namespace = Namespace::create("wrong-password");
     let store = s3::store_of(&namespace);

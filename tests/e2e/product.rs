@@ -1,9 +1,11 @@
-//! Our image as a Job: what it is told, how it ended, what it said.
+//! Our program, as a Job of our image or on this machine: what it is told, how it ended, what it said.
+
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{PRODUCT_IMAGE, wait_for},
+    cluster::{PRODUCT_IMAGE, kubeconfig, told, wait_for},
     namespace::{Namespace, PATIENCE},
 };
 
@@ -56,6 +58,14 @@ pub fn run(namespace: &Namespace, name: &str, secret: Option<&str>, arguments: &
         .to_string(),
     );
     ended(namespace, name)
+}
+
+/// Runs the program on this machine, as whoever has the kubeconfig of the cluster.
+#[track_caller]
+pub fn run_here(arguments: &[&str]) -> Ended {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_redis-backup"));
+    let output = command.env("KUBECONFIG", kubeconfig()).args(arguments).output().unwrap();
+    Ended { exit: output.status.code().unwrap().into(), log: told(&output) }
 }
 
 /// Waits for a Job's end.
