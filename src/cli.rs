@@ -100,6 +100,8 @@ pub enum Verb {
     Accept(Accept),
     /// Scan an RDB or append-only files and print their facts, or where they are broken.
     Inspect(Inspect),
+    /// Find the Redis installations of a Kubernetes namespace and print them as config ready to paste.
+    Discover(Discover),
     /// Try the whole path of a backup and name the fix for each finding.
     Check(Check),
     /// Take the backups of the config's schedules until it is told to end; tell health and metrics by HTTP.
@@ -519,6 +521,16 @@ pub struct Inspect {
     /// Name so many of the biggest keys.
     #[arg(long, value_name = "COUNT", default_value_t = 10)]
     pub biggest_keys: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct Discover {
+    /// The namespace to look into [default: that of the context, or of this pod].
+    #[arg(long, short, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Context of the kubeconfig [default: its current one].
+    #[arg(long, value_name = "CONTEXT")]
+    pub context: Option<String>,
 }
 
 #[derive(Debug, Args)]

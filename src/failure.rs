@@ -8,11 +8,9 @@ use crate::{
         identity::{BackupId, SourceName},
         manifest, rdb, source,
         time_limit::TimeLimit,
-        topology,
+        topology, workload,
     },
-    edge::{
-        data_directory, kubernetes, live_directory, redis_node, server_process, spool, store,
-    },
+    edge::{data_directory, kubernetes, live_directory, redis_node, server_process, spool, store},
     settings,
 };
 
@@ -135,6 +133,12 @@ pub enum Failure {
         attempt: String,
         #[source]
         source: kubernetes::Error,
+    },
+    #[error("find source {source_name}")]
+    Workload {
+        source_name: SourceName,
+        #[source]
+        source: workload::Error,
     },
     #[error("observe source {source_name}")]
     Observe {
@@ -267,6 +271,7 @@ impl Failure {
             Self::OpenStore { source, .. } | Self::Store { source, .. } => exit_of_store(source),
             Self::Stores(lost) => lost.first().map_or(Exit::StoreUnavailable, |first| first.exit),
             Self::Kubernetes { source, .. } => exit_of_kubernetes(source),
+            Self::Workload { source, .. } => exit_of_workload(source),
             Self::Observe { .. }
             | Self::Topology { .. }
             | Self::Plan { .. }
@@ -312,6 +317,7 @@ impl Failure {
             Self::Stores(lost) => lost.first().map(|first| first.hint.clone()).unwrap_or_default(),
             Self::Tls { .. } => "name readable PEM files in `tls:` or by --tls-ca, --tls-cert, --tls-key".into(),
             Self::Kubernetes { source, .. } => hint_of_kubernetes(source),
+            Self::Workload { source, .. } => hint_of_workload(source).into(),
             Self::Observe { source, .. } | Self::Capture { source, .. } => {
                 hint_of_node(source).into()
             }
@@ -418,6 +424,33 @@ const fn exit_of_kubernetes(error: &kubernetes::Error) -> Exit {
         | kubernetes::Error::Timeout { .. }
         | kubernetes::Error::Refused { .. }
         | kubernetes::Error::Protocol { .. } => Exit::KubernetesUnavailable,
+    }
+}
+
+const fn exit_of_workload(error: &workload::Error) -> Exit {
+    match error {
+        workload::Error::NotThere { .. } | workload::Error::NothingRuns { .. } => {
+            Exit::SourceUnavailable
+        }
+        workload::Error::NoRedis { .. }
+        | workload::Error::SeveralRedis { .. }
+        | workload::Error::NoContainer { .. } => Exit::Usage,
+    }
+}
+
+const fn hint_of_workload(error: &workload::Error) -> &'static str {
+    match error {
+        workload::Error::NotThere { .. } => {
+            "correct the name or the namespace: `redis-backup discover -n NAMESPACE` shows what is there"
+        }
+        workload::Error::NothingRuns { .. } => {
+            "see why by `kubectl describe pod`; a backup needs one pod of each shard"
+        }
+        workload::Error::NoRedis { .. }
+        | workload::Error::SeveralRedis { .. }
+        | workload::Error::NoContainer { .. } => {
+            "name the container of the server by `kubernetes: {container: NAME}`"
+        }
     }
 }
 

@@ -29,3 +29,4 @@ pub mod source;
 pub mod time_limit;
 pub mod topology;
 pub mod verification;
+pub mod workload;

@@ -4,7 +4,9 @@ mod backup;
 mod catalog;
 mod check;
 mod copy;
+mod discover;
 mod fetch;
+mod find;
 mod inspect;
 mod list;
 mod load;
@@ -169,6 +171,7 @@ pub async fn run(cli: Cli, context: &Context) -> Result<Outcome, Failure> {
         Verb::Check(arguments) => {
             context.unless_ended(check::run(&arguments, &settings(), context)).await
         }
+        Verb::Discover(arguments) => context.unless_ended(discover::run(&arguments, context)).await,
         Verb::Serve(arguments) => serve::run(&arguments, settings()?, context).await,
         Verb::Schema => texts::schema(),
         Verb::Completions(arguments) => Ok(texts::completions(arguments.shell)),

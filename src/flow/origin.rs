@@ -13,7 +13,6 @@ use crate::{
         identity::{COMPACT_TIME_BYTES, SourceName, parse_compact_time},
         manifest::{self, Manifest, Origin},
         record,
-        source::SourceAddress,
     },
     edge::store,
     failure::Failure,
@@ -69,16 +68,15 @@ pub(super) async fn claim(
 pub(super) async fn check_unasked(
     opened: &Opened,
     name: &SourceName,
-    address: &SourceAddress,
+    ours: &[String],
 ) -> Result<(), Failure> {
     let Some(first) = origin(opened, name).await? else { return Ok(()) };
     let (owner, since) = last_adoption(opened, name).await?.unwrap_or((first, Timestamp::MIN));
-    let ours = address.identities();
     let previous = newest_manifest(opened, name).await;
     let moved_on = previous
         .filter(|manifest| manifest.begun >= since)
-        .is_some_and(|manifest| manifest.origin.is_reached_at(&ours));
-    if owner.is_reached_at(&ours) || moved_on {
+        .is_some_and(|manifest| manifest.origin.is_reached_at(ours));
+    if owner.is_reached_at(ours) || moved_on {
         return Ok(());
     }
     Err(Failure::OtherOrigin {

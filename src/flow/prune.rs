@@ -79,12 +79,12 @@ async fn prune_place(
     context: &Context,
 ) -> Result<(PrunedPlace, Exit), Failure> {
     let begun = context.now();
-    let url = settings.source_url(source)?;
-    let _lock = if dry_run { None } else { Some(guard::lock(source, &url, context)?) };
+    let location = settings.location(source)?;
+    let _lock = if dry_run { None } else { Some(guard::lock(source, &location, context)?) };
     let opened = context.unless_ended(stores::open(store, context)).await?;
     let policy = settings.policy(source, &store.name);
     let judge = async {
-        origin::check_unasked(&opened, source, &url.address).await?;
+        origin::check_unasked(&opened, source, &location.identities()).await?;
         retention::judge(&opened, source, &policy, context).await
     };
     let verdicts = context.unless_ended(judge).await;

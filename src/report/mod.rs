@@ -7,6 +7,7 @@ mod text;
 mod backup;
 mod check;
 mod copy;
+mod discover;
 mod inspect;
 mod list;
 mod mark;
@@ -28,6 +29,7 @@ pub use self::{
     },
     check::{CheckReport, CheckedItem, Verdict},
     copy::{CopiedBackup, CopyReport, CopyState, FailedCopy},
+    discover::{DiscoverReport, DiscoveredPod, DiscoveredSource},
     inspect::{InspectFailure, InspectReport, InspectedAof, InspectedAofFile, InspectedKeys},
     list::{ListReport, ListedBackup, ListedDetails, ListedOrigin},
     mark::{MarkReport, MarkedStore},

@@ -79,7 +79,10 @@ pub struct Encryption {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Source {
     /// A standalone server, nodes of one Redis Cluster, or `sentinel://host:26379/master-name`.
+    #[serde(default)]
     pub nodes: Vec<String>,
+    /// Pods of a Kubernetes cluster, in the place of `nodes`.
+    pub kubernetes: Option<super::Kubernetes>,
     pub auth: Option<Auth>,
     pub tls: Option<Tls>,
     /// How the sentinels are reached, where it differs from Redis itself.

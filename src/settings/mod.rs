@@ -3,6 +3,7 @@
 mod config;
 mod encryption;
 mod error;
+mod kubernetes;
 mod place;
 mod schedule;
 mod secret;
@@ -27,6 +28,7 @@ pub use self::{
         SecretFrom, ServerSideEncryption, Timeouts,
     },
     error::Error,
+    kubernetes::{Cluster, Kubernetes, Location, Via},
 };
 use crate::{
     cli::{AdHocSource, Global, Place},
@@ -39,7 +41,7 @@ use crate::{
         schedule::Timetable,
         secret::Secret,
         shrink_guard,
-        source::{NodeAddress, SourceUrl},
+        source::NodeAddress,
     },
     edge::spool,
 };
@@ -82,7 +84,7 @@ struct File {
 #[derive(Clone, Debug)]
 pub struct Source {
     pub name: SourceName,
-    pub url: SourceUrl,
+    pub location: Location,
     pub access: Access,
     /// For sentinels; the same as `access` unless the config says otherwise.
     pub sentinel_access: Access,
@@ -258,13 +260,12 @@ impl Settings {
     }
 
     /// Where a source of the config file is, for who does not ask it and needs no secret.
-    pub fn source_url(&self, name: &SourceName) -> Result<SourceUrl, Error> {
+    pub fn location(&self, name: &SourceName) -> Result<Location, Error> {
         let source = self.config.sources.get(name).ok_or_else(|| Error::UnknownSource {
             name: name.clone(),
             known: self.source_names(),
         })?;
-        SourceUrl::parse_all(&source.nodes)
-            .map_err(|error| Error::SourceUrl { name: name.clone(), finding: error.to_string() })
+        source::location(name, source)
     }
 
     /// How the backups of a source are kept in one store.
@@ -315,6 +316,7 @@ impl Settings {
         };
         let source = config::Source {
             nodes: source_url.clone(),
+            kubernetes: None,
             auth: Some(config::Auth { username: None, password_from }),
             tls: (tls != config::Tls::default()).then_some(tls),
             sentinel: None,

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
-    Access, Compression, Environment, Error, File, Finding, Source, Spool, config, encryption,
-    secret,
+    Access, Compression, Environment, Error, File, Finding, Location, Source, Spool, config,
+    encryption, kubernetes, secret,
 };
 use crate::{
     domain::{
@@ -23,14 +23,12 @@ const CAPTURES_AT_ONCE: usize = 2;
 const SPOOL_BYTES_MAX: u64 = 8 << 30;
 
 pub(super) fn check(source: &config::Source) -> Result<(), Finding> {
-    let url = SourceUrl::parse_all(&source.nodes).map_err(|error| ("nodes", error.to_string()))?;
-    if url.password.is_some() {
-        return Err((
-            "nodes",
-            "a URL must not hold a password: others can read it there; say where it is by \
-             `auth: {passwordFrom: {file: PATH}}` or `--password-from env:NAME|file:PATH`"
-                .to_owned(),
-        ));
+    match &source.kubernetes {
+        Some(configured) => {
+            kubernetes::check(configured)?;
+            check_in_kubernetes(source)?;
+        }
+        None => check_nodes(source)?,
     }
     let Compression { codec, level } = source.compression;
     if let Some(level) = level.filter(|level| !codec.levels().contains(level)) {
@@ -49,7 +47,6 @@ pub(super) fn check(source: &config::Source) -> Result<(), Finding> {
     if let Some(configured) = &source.encryption {
         encryption::check(configured)?;
     }
-    check_data_dirs(source, &url.address)?;
     if source.captures_at_once == Some(0) {
         return Err(("capturesAtOnce", "0 captures nothing; write 1 or more".to_owned()));
     }
@@ -70,8 +67,7 @@ pub(super) fn resolve(
     environment: Environment<'_>,
     file: Option<&File>,
 ) -> Result<Source, Error> {
-    let url = SourceUrl::parse_all(&source.nodes)
-        .map_err(|error| Error::SourceUrl { name: name.clone(), finding: error.to_string() })?;
+    let location = location(name, source)?;
     let secret_of = |key: &str, auth: Option<&config::Auth>| {
         auth.and_then(|auth| auth.password_from.as_ref())
             .map(|from| secret::read(from, "password", environment))
@@ -85,11 +81,12 @@ pub(super) fn resolve(
             })
     };
     let username = |auth: Option<&config::Auth>| auth.and_then(|auth| auth.username.clone());
-    let tls = source.tls.clone().or_else(|| url.tls.then(config::Tls::default));
+    let url = location.url();
+    let tls_of_url = url.filter(|url| url.tls).map(|_| config::Tls::default());
     let access = Access {
-        username: username(source.auth.as_ref()).or_else(|| url.username.clone()),
+        username: username(source.auth.as_ref()).or_else(|| url?.username.clone()),
         password: secret_of("auth", source.auth.as_ref())?,
-        tls,
+        tls: source.tls.clone().or(tls_of_url),
     };
     let sentinel_access = match &source.sentinel {
         Some(config::Sentinel { auth, tls }) => Access {
@@ -104,10 +101,10 @@ pub(super) fn resolve(
         Some(configured) => encryption::of_config(configured)?,
         None => Recipients::default(),
     };
-    let data_dirs = data_dirs(source, &url.address);
+    let data_dirs = url.map(|url| data_dirs(source, &url.address)).unwrap_or_default();
     Ok(Source {
         name: name.clone(),
-        url,
+        location,
         access,
         sentinel_access,
         primary: source.primary,
@@ -126,6 +123,54 @@ pub(super) fn resolve(
         shrink_guard: source.shrink_guard,
         recipients,
     })
+}
+
+/// Where it is, for who does not ask it and needs no secret.
+pub(super) fn location(name: &SourceName, source: &config::Source) -> Result<Location, Error> {
+    let failed = |finding| Error::SourceUrl { name: name.clone(), finding };
+    match &source.kubernetes {
+        Some(configured) => kubernetes::check(configured)
+            .map(Location::Kubernetes)
+            .map_err(|(_, finding)| failed(finding)),
+        None => SourceUrl::parse_all(&source.nodes)
+            .map(Location::Nodes)
+            .map_err(|error| failed(error.to_string())),
+    }
+}
+
+fn check_nodes(source: &config::Source) -> Result<(), Finding> {
+    if source.nodes.is_empty() {
+        let finding = "where the source is found is missing: write `nodes` or `kubernetes`";
+        return Err(("nodes", finding.to_owned()));
+    }
+    let url = SourceUrl::parse_all(&source.nodes).map_err(|error| ("nodes", error.to_string()))?;
+    if url.password.is_some() {
+        return Err((
+            "nodes",
+            "a URL must not hold a password: others can read it there; say where it is by \
+             `auth: {passwordFrom: {file: PATH}}` or `--password-from env:NAME|file:PATH`"
+                .to_owned(),
+        ));
+    }
+    check_data_dirs(source, &url.address)
+}
+
+/// What belongs to configured nodes has no meaning for pods that are discovered.
+fn check_in_kubernetes(source: &config::Source) -> Result<(), Finding> {
+    if !source.nodes.is_empty() {
+        return Err(("nodes", "write `nodes` or `kubernetes`, not both".to_owned()));
+    }
+    for (key, is_there) in
+        [("dataDir", source.data_dir.is_some()), ("dataDirs", !source.data_dirs.is_empty())]
+    {
+        if is_there {
+            return Err((
+                key,
+                "the data directories of pods are discovered; leave it out".to_owned(),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A data directory belongs to one node, and which one must be sure.

@@ -100,7 +100,8 @@ impl Client {
         right: &Right,
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, Error> {
-        match timeout(REQUEST_LIMIT, request).await {
+        // The library's futures are large.
+        match timeout(REQUEST_LIMIT, Box::pin(request)).await {
             Ok(answer) => answer.map_err(|error| Error::of(attempt, right, error)),
             Err(_) => Err(Error::Timeout { attempt: attempt.to_owned(), limit: REQUEST_LIMIT }),
         }

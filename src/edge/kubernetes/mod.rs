@@ -1,11 +1,18 @@
 //! A Kubernetes cluster, through its API server. Asks and acts with the rights that it is given; never decides what is meant.
 
 pub mod client;
+pub mod discovery;
+mod reach;
 mod right;
+pub mod rights;
 
 use std::{error, path::PathBuf, time::Duration};
 
-pub use self::{client::Client, right::Right};
+pub use self::{
+    client::Client,
+    reach::{Reach, Way},
+    right::Right,
+};
 
 type Cause = Box<dyn error::Error + Send + Sync>;
 

@@ -1,6 +1,6 @@
 //! A connection to one node: reached, encrypted, authenticated. Never retries; the caller knows what may be repeated.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Cmd, FromRedisValue, ProtocolVersion, RedisConnectionInfo, RedisError,
@@ -14,7 +14,8 @@ use tokio::{
 
 use super::{
     Error, Tls,
-    link::{Bounded, Link, Stream},
+    dial::{Dial, Dialed, Stream},
+    link::{Bounded, Link},
 };
 use crate::domain::{secret::Secret, source::NodeAddress};
 
@@ -34,6 +35,8 @@ pub struct Access {
     pub connect_timeout: Duration,
     /// A server that forks or runs a slow command answers nobody for a while.
     pub response_timeout: Duration,
+    /// None connects to the address itself.
+    pub dial: Option<Arc<dyn Dial>>,
 }
 
 impl Default for Access {
@@ -43,6 +46,7 @@ impl Default for Access {
             tls: None,
             connect_timeout: Duration::from_secs(5),
             response_timeout: Duration::from_secs(10),
+            dial: None,
         }
     }
 }
@@ -141,15 +145,15 @@ async fn reach(
         let text = format!("no answer within {} s (`timeouts.connect`)", limit.as_secs_f64());
         io::Error::new(io::ErrorKind::TimedOut, text)
     };
-    let connecting = TcpStream::connect((address.host(), address.port()));
-    let stream =
-        timeout(limit, connecting).await.unwrap_or_else(|_| Err(late())).map_err(unreachable)?;
-    stream.set_nodelay(true).map_err(unreachable)?;
+    let dialed = timeout(limit, dial(address, access)).await;
+    let Dialed { stream, server_name } =
+        dialed.unwrap_or_else(|_| Err(late())).map_err(unreachable)?;
     let Some(tls) = &access.tls else {
-        return Ok(Box::new(stream));
+        return Ok(stream);
     };
     // A server without TLS takes the greeting for the beginning of a command and waits for the rest.
-    let handshake = timeout(limit, tls.connect(address.host(), stream)).await;
+    let handshake =
+        timeout(limit, tls.connect(server_name.as_deref().unwrap_or(address.host()), stream)).await;
     let stream = handshake.unwrap_or_else(|_| Err(late())).map_err(|source| Error::Tls {
         attempt,
         address: address.clone(),
@@ -158,6 +162,15 @@ async fn reach(
         source,
     })?;
     Ok(Box::new(stream))
+}
+
+async fn dial(address: &NodeAddress, access: &Access) -> io::Result<Dialed> {
+    if let Some(dial) = &access.dial {
+        return dial.dial(address).await;
+    }
+    let stream = TcpStream::connect((address.host(), address.port())).await?;
+    stream.set_nodelay(true)?;
+    Ok(Dialed { stream: Box::new(stream), server_name: None })
 }
 
 async fn greet(link: &mut Link, credentials: &Credentials) -> Result<(), Error> {

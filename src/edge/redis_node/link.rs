@@ -16,15 +16,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::Error;
+use super::{Error, dial::Stream};
 use crate::domain::source::NodeAddress;
-
-/// A TCP or TLS stream, or a forwarded port.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
-
-pub(super) type Stream = Box<dyn Duplex>;
 
 /// All replies to the questions of one look together: a hundred times what a Cluster of a thousand
 /// nodes says. Who sends more is no Redis, and would fill our memory.

@@ -7,6 +7,7 @@
 pub mod aof;
 pub mod bgsave;
 pub mod connection;
+mod dial;
 pub mod inspect;
 mod link;
 pub mod replication;
@@ -19,8 +20,10 @@ pub use self::{
     aof::AofError,
     bgsave::SaveError,
     connection::{Access, Connection, Credentials},
+    dial::{Dial, Dialed, Duplex, Stream},
     inspect::{SourceAccess, observe, observe_node},
     replication::Snapshot,
+    sentinel::watched,
     tls::Tls,
 };
 use crate::domain::source::NodeAddress;

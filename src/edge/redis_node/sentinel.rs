@@ -73,6 +73,17 @@ pub(super) async fn observe(
     }
 }
 
+/// The primaries that a sentinel watches: their names and where they are.
+pub async fn watched(
+    address: &NodeAddress,
+    access: &Access,
+) -> Result<Vec<(String, NodeAddress)>, Error> {
+    let mut sentinel = open(address, access).await?;
+    let primaries: Vec<Fields> = sentinel.ask(ATTEMPT, &["SENTINEL", "MASTERS"], 2).await?;
+    let found = primaries.iter().filter_map(|it| Some((it.get("name")?.clone(), listening(it)?)));
+    Ok(found.collect())
+}
+
 async fn ask(address: &NodeAddress, name: &str, access: &Access) -> Result<View, Error> {
     let mut sentinel = open(address, access).await?;
     let protocol =

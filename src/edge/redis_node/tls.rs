@@ -11,8 +11,9 @@ use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem, pem::PemObject as _},
 };
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::Stream;
 
 /// Where the files lie.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,8 +102,8 @@ impl Tls {
     pub(super) async fn connect(
         &self,
         host: &str,
-        stream: TcpStream,
-    ) -> io::Result<TlsStream<TcpStream>> {
+        stream: Stream,
+    ) -> io::Result<TlsStream<Stream>> {
         let name = match &self.server_name {
             Some(name) => name.clone(),
             None => parse_server_name(host).map_err(io::Error::other)?,

@@ -12,7 +12,6 @@ use crate::{
         identity::SourceName,
         manifest::Origin,
         observation::NodeObservation,
-        source::SourceUrl,
         topology::{Shard, Topology},
     },
     edge::{host_lock::HostLock, spool},
@@ -22,13 +21,13 @@ use crate::{
         catalog::{Located, newest_manifest},
         origin::{self, Claim},
     },
-    settings::Spool,
+    settings::{Location, Spool},
 };
 
 /// Two runs of one source on one host would fork its server twice.
 pub(in crate::flow) fn lock(
     source: &SourceName,
-    url: &SourceUrl,
+    location: &Location,
     context: &Context,
 ) -> Result<HostLock, Failure> {
     let folders: Vec<PathBuf> = ["/run/lock".into()]
@@ -36,7 +35,7 @@ pub(in crate::flow) fn lock(
         .chain(context.environment()("TMPDIR").map(PathBuf::from))
         .chain(["/tmp".into()])
         .collect();
-    let digest = Sha256::of(url.to_string().as_bytes()).to_string();
+    let digest = Sha256::of(location.to_string().as_bytes()).to_string();
     let name = format!("{source}-{}", &digest[..16]);
     let lock = HostLock::take(&folders, &name)
         .map_err(|_| Failure::Locked { source_name: source.clone() })?;

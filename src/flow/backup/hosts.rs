@@ -22,6 +22,8 @@ pub(super) struct Hosts {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Host {
     Address(IpAddr),
+    /// A Kubernetes node.
+    Machine(String),
     /// One that cannot be resolved here.
     Name(String),
 }
@@ -38,10 +40,7 @@ pub(crate) struct Turn {
 impl Hosts {
     /// Waits until no capture has a fork on the node's host, and the child of the last one has ended.
     pub(super) async fn turn(&self, node: &NodeAddress, access: &Access) -> Turn {
-        let host = match resolve(node, access.connect_timeout).await {
-            Some(address) => Host::Address(address),
-            None => Host::Name(node.host().to_owned()),
-        };
+        let host = host(node, access).await;
         let last_fork = {
             let mut by_host = self.by_host.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(by_host.entry(host).or_default())
@@ -55,6 +54,18 @@ impl Hosts {
             wait_for_child(&last, access).await;
         }
         Turn { _held: held }
+    }
+}
+
+async fn host(node: &NodeAddress, access: &Access) -> Host {
+    // The addresses of pods do not tell which of them share a machine.
+    if let Some(dial) = &access.dial {
+        let machine = dial.machine(node);
+        return machine.map_or_else(|| Host::Name(node.host().to_owned()), Host::Machine);
+    }
+    match resolve(node, access.connect_timeout).await {
+        Some(address) => Host::Address(address),
+        None => Host::Name(node.host().to_owned()),
     }
 }
 

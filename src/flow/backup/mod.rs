@@ -61,7 +61,7 @@ pub(super) async fn run(
     let mut exit = Exit::Done;
     for (source, task) in tasks {
         let result = match task {
-            Ok(task) => run_task(&task, context).await,
+            Ok(task) => Box::pin(run_task(&task, context)).await,
             Err(failure) => Err(failure),
         };
         match result {
@@ -93,10 +93,10 @@ async fn run_task(task: &Task, context: &Context) -> Result<BackedUp, Failure> {
     let begun = context.now();
     let backup = BackupId::new(begun, task.schedule.as_ref(), context.chance());
     tracing::Span::current().record("backup", tracing::field::display(&backup));
-    let _lock = guard::lock(&task.source.name, &task.source.url, context)?;
+    let _lock = guard::lock(&task.source.name, &task.source.location, context)?;
     let lanes = context.unless_ended(Lanes::open(task, &backup, context)).await?;
 
-    let result = take(task, &lanes, &backup, begun, context).await;
+    let result = Box::pin(take(task, &lanes, &backup, begun, context)).await;
     let note = |lane| note_run(task, lane, &lanes, &result, begun, context);
     join_all(lanes.opened().map(note)).await;
     let backed_up = result?;
@@ -189,11 +189,11 @@ async fn store_archives(
     begun: Timestamp,
     context: &Context,
 ) -> Result<Stored, Failure> {
-    let Prepared { access, topology, chosen, spool, mut warnings } =
-        context.unless_ended(prepare::prepare(task, context)).await?;
+    let Prepared { found, topology, chosen, spool, mut warnings } =
+        Box::pin(context.unless_ended(prepare::prepare(task, context))).await?;
     let origin = Origin {
         identities: topology.identities.clone(),
-        addresses: task.source.url.address.identities(),
+        addresses: task.source.location.identities(),
     };
     warnings.extend(admit(task, lanes, &origin, context).await?);
 
@@ -202,7 +202,8 @@ async fn store_archives(
         task,
         backup,
         lanes,
-        access: &access,
+        found: &found,
+        access: &found.access,
         spool: &spool,
         context,
         halt,

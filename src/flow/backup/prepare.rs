@@ -8,21 +8,20 @@ use super::{Task, guard};
 use crate::{
     domain::{
         capture::{self, Directories, Directory, Forms, MethodChoice, Plan, Preference},
-        identity::SourceName,
-        source::{NodeAddress, SourceAddress},
+        source::NodeAddress,
         topology::{self, Topology},
     },
     edge::{
         live_directory::Folder,
-        redis_node::{
-            self, Access, Credentials, SaveError,
-            inspect::{SourceAccess, observe},
-            tls::{self, Tls},
-        },
+        redis_node::{self, SaveError},
         spool,
     },
     failure::{Failure, chain},
-    flow::{Context, stores},
+    flow::{
+        Context,
+        find::{self, Found},
+        stores,
+    },
     report::{Outcome, PlanReport, PlannedShard},
     settings,
 };
@@ -32,7 +31,7 @@ const LOOKS_MAX: u32 = 5;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(3);
 
 pub(super) struct Prepared {
-    pub(super) access: SourceAccess,
+    pub(super) found: Found,
     pub(super) topology: Topology,
     pub(super) chosen: Chosen,
     pub(super) spool: spool::Limits,
@@ -51,20 +50,21 @@ pub(in crate::flow) type Folders = BTreeMap<NodeAddress, Folder>;
 pub(super) async fn prepare(task: &Task, context: &Context) -> Result<Prepared, Failure> {
     let source = &task.source;
     let spool = guard::spool(&source.spool)?;
-    let access = access(source)?;
-    let topology = look(&source.name, &source.url.address, &access).await?;
+    let found = find::find(source, context).await?;
+    let topology = look(&found).await?;
     let mut warnings = guard::clocks(&topology, context.now())?;
+    warnings.extend(found.notes(&topology));
     warnings.extend(unknown_directories(source, &topology));
     let chosen = choose(task, &topology).await?;
-    Ok(Prepared { access, topology, chosen, spool, warnings })
+    Ok(Prepared { found, topology, chosen, spool, warnings })
 }
 
 /// `--dry-run`.
 pub(super) async fn plan(task: &Task, context: &Context) -> Result<Outcome, Failure> {
     let source = &task.source;
     guard::spool(&source.spool)?;
-    let access = access(source)?;
-    let topology = look(&source.name, &source.url.address, &access).await?;
+    let found = find::find(source, context).await?;
+    let topology = look(&found).await?;
     let Chosen { plan, folders: _ } = choose(task, &topology).await?;
     let opened = try_join_all(task.stores.iter().map(|store| stores::open(store, context))).await?;
     let shards = plan.shards.iter().map(planned).collect();
@@ -111,50 +111,20 @@ pub(super) fn server(plan: &Plan) -> crate::domain::manifest::Server {
     )
 }
 
-/// Connection settings of a source, its TLS files loaded.
-pub(in crate::flow) fn access(source: &settings::Source) -> Result<SourceAccess, Failure> {
-    Ok(SourceAccess {
-        nodes: access_of(source, &source.access)?,
-        sentinels: access_of(source, &source.sentinel_access)?,
-    })
-}
-
-fn access_of(source: &settings::Source, access: &settings::Access) -> Result<Access, Failure> {
-    let settings::Access { username, password, tls } = access.clone();
-    let tls = tls
-        .map(|settings::Tls { ca_file, cert_file, key_file, server_name }| {
-            let files = tls::Files { ca: ca_file, certificate: cert_file, key: key_file };
-            Tls::load(&files, server_name.as_deref())
-        })
-        .transpose()
-        .map_err(|error| Failure::Tls { source_name: source.name.clone(), source: error })?;
-    Ok(Access {
-        credentials: Credentials { username, password },
-        tls,
-        connect_timeout: source.timeouts.connect.get(),
-        response_timeout: source.timeouts.reply.get(),
-    })
-}
-
 /// Looks until the source is settled, within a limit.
-pub(in crate::flow) async fn look(
-    name: &SourceName,
-    address: &SourceAddress,
-    access: &SourceAccess,
-) -> Result<Topology, Failure> {
+pub(in crate::flow) async fn look(found: &Found) -> Result<Topology, Failure> {
     let mut looks = 1;
     loop {
-        let observed = observe(address, access)
-            .await
-            .map_err(|source| Failure::Observe { source_name: name.clone(), source })?;
-        match topology::resolve(&observed) {
+        match found.look_once().await? {
             Ok(topology) => return Ok(topology),
             Err(source) if source.is_transient() && looks < LOOKS_MAX => {
                 tracing::info!("{source}; looking again");
                 looks += 1;
                 tokio::time::sleep(BETWEEN_LOOKS).await;
             }
-            Err(source) => return Err(Failure::Topology { source_name: name.clone(), source }),
+            Err(source) => {
+                return Err(Failure::Topology { source_name: found.name.clone(), source });
+            }
         }
     }
 }

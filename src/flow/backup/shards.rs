@@ -28,7 +28,7 @@ use crate::{
     },
     edge::{live_directory::Folder, redis_node::inspect::SourceAccess, spool},
     failure::{Failure, chain},
-    flow::{Context, unless},
+    flow::{Context, find::Found, unless},
 };
 
 /// Rounds of captures until the slot map holds still.
@@ -39,6 +39,7 @@ pub(super) struct Job<'a> {
     pub(super) task: &'a Task,
     pub(super) backup: &'a BackupId,
     pub(super) lanes: &'a Lanes,
+    pub(super) found: &'a Found,
     pub(super) access: &'a SourceAccess,
     pub(super) spool: &'a spool::Limits,
     pub(super) context: &'a Context,
@@ -82,9 +83,10 @@ impl Job<'_> {
     /// The same job for one shard, which has until then.
     fn of_shard(&self, shard: u32) -> Job<'_> {
         let at = Instant::now() + self.task.source.timeouts.capture.get();
-        let Self { task, backup, lanes, access, spool, context, halt, hosts, overdue: _ } = self;
+        let Self { task, backup, lanes, found, access, spool, context, halt, hosts, overdue: _ } =
+            self;
         let (halt, overdue) = (halt.clone(), Some(Overdue { shard, at }));
-        Job { task, backup, lanes, access, spool, context, halt, hosts, overdue }
+        Job { task, backup, lanes, found, access, spool, context, halt, hosts, overdue }
     }
 
     /// Drops `act`, which writes to no store, as soon as it is of no more use.
@@ -160,7 +162,7 @@ pub(super) async fn capture_all(
 
         let Some(before) = &topology.slot_map else { break };
         let source = &job.task.source;
-        let look = prepare::look(&source.name, &source.url.address, job.access);
+        let look = prepare::look(job.found);
         let after = job.unless_ended(look).await?;
         let Some(now) = &after.slot_map else { break };
         let moved = now.changed_since(before);

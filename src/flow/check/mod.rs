@@ -1,5 +1,7 @@
 //! `check`: the whole path of a backup, tried without taking one. Each finding comes with its fix.
 
+mod kubernetes;
+
 use bytesize::ByteSize;
 
 use super::{
@@ -8,7 +10,7 @@ use super::{
         self, guard,
         prepare::{self, Chosen},
     },
-    catalog,
+    catalog, find,
     stores::{self, Opened},
 };
 use crate::{
@@ -287,16 +289,20 @@ async fn check_source(
 ) {
     let subject = format!("source {}", source.name);
     check_spool(&subject, &source.spool, findings);
-    let Some(access) = findings.keep(&subject, prepare::access(source)) else { return };
-    let look = prepare::look(&source.name, &source.url.address, &access).await;
-    let Some(topology) = findings.keep(&subject, look) else { return };
+    kubernetes::check(&subject, source, context, findings).await;
+    let found = find::find(source, context).await;
+    let Some(found) = findings.keep(&subject, found) else { return };
+    let Some(topology) = findings.keep(&subject, prepare::look(&found).await) else { return };
+    for note in found.notes(&topology) {
+        findings.warning(&subject, note, "see `redis-backup discover`");
+    }
+    let access = &found.access;
     let now = context.now();
     for node in topology.shards.iter().flat_map(Shard::observed) {
         let skew = clock::compare(&node.address.to_string(), node.clock, now);
         findings.clock(&format!("{subject}: {}", node.address), skew);
     }
-    let nodes: usize = topology.shards.iter().map(|shard| shard.nodes.len()).sum();
-    let observed = topology.shards.iter().map(|shard| shard.observed().count()).sum::<usize>();
+    let (observed, nodes) = find::answered(&topology);
     let kind = topology.kind.of(topology.shards.len());
     let text = format!("{kind}, {observed} of {nodes} nodes answered");
     findings.good(&format!("{subject}: topology"), text);
@@ -320,7 +326,7 @@ async fn check_source(
     }
     let chosen = prepare::choose_forms(source, source.method, forms, &topology).await;
     if let Some(chosen) = findings.keep(&format!("{subject}: plan"), chosen) {
-        check_captures(&subject, &chosen, forms, (&access, &source.timeouts), findings).await;
+        check_captures(&subject, &chosen, forms, (access, &source.timeouts), findings).await;
     }
 }
 

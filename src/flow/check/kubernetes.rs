@@ -1,0 +1,54 @@
+//! What a source in Kubernetes needs of its cluster: each right that a backup uses, asked for by name. Changes nothing.
+
+use super::Findings;
+use crate::{
+    edge::kubernetes::{Way, discovery, rights},
+    failure::{Exit, Failure},
+    flow::{Context, find},
+    settings::{self, Location},
+};
+
+/// A line for the cluster, and one for each right that is missing.
+pub(super) async fn check(
+    subject: &str,
+    source: &settings::Source,
+    context: &Context,
+    findings: &mut Findings,
+) {
+    let Location::Kubernetes(cluster) = &source.location else { return };
+    let subject = format!("{subject}: kubernetes");
+    let client = find::client(cluster.context.as_deref(), context).await;
+    let Some(client) = findings.keep(&subject, client) else { return };
+    let way = find::way(cluster.via, &client);
+    let mut needed = discovery::rights(&cluster.namespace, way == Way::PortForward);
+    if source.access.password.is_none() {
+        needed.push(discovery::secret_right(&cluster.namespace));
+    }
+    let mut missing = 0;
+    for right in &needed {
+        match rights::has(&client, right).await {
+            Ok(true) => {}
+            Ok(false) => {
+                missing += 1;
+                let fix = format!("add {} to its Role (deploy/rbac.yaml)", right.rule());
+                let finding = format!("{right} is not allowed");
+                findings.fail(&subject, finding, fix, Exit::KubernetesUnavailable);
+            }
+            Err(source) => {
+                let attempt = "ask for rights".to_owned();
+                return findings
+                    .keep(&subject, Err(Failure::Kubernetes { attempt, source }))
+                    .unwrap_or_default();
+            }
+        }
+    }
+    if missing == 0 {
+        let text = format!(
+            "by {}; {} rights are granted; {}",
+            client.origin(),
+            needed.len(),
+            find::told(way),
+        );
+        findings.good(&subject, text);
+    }
+}

@@ -1,0 +1,221 @@
+//! Where a source lies in Kubernetes, as a config says it. Checks what the types cannot hold; asks no cluster.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::domain::{
+    source::SourceUrl,
+    workload::{Choice, Wanted, Workload, facts::Labels},
+};
+
+/// Pods of one installation; exactly one of `statefulSet`, `selector`, `redisFailover`, `redisCluster` and
+/// `redisReplication` names them. Everything else is discovered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Kubernetes {
+    pub namespace: String,
+    pub stateful_set: Option<String>,
+    /// Labels that all of its pods have and no other, such as `app=redis,tier=cache`.
+    pub selector: Option<String>,
+    /// A resource of the Spotahome operator.
+    pub redis_failover: Option<String>,
+    /// A resource of the OT-CONTAINER-KIT operator.
+    pub redis_cluster: Option<String>,
+    /// A resource of the OT-CONTAINER-KIT operator.
+    pub redis_replication: Option<String>,
+    /// The container of the server, where several look like one.
+    pub container: Option<String>,
+    /// The port of the server, where it is not the one that its pods declare.
+    pub port: Option<u16>,
+    /// Of the kubeconfig; its current one when absent.
+    pub context: Option<String>,
+    /// How the pods are reached.
+    #[serde(default)]
+    pub via: Via,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Via {
+    /// `direct` in a pod, `port-forward` elsewhere.
+    #[default]
+    Auto,
+    /// By the IPs of the pods.
+    Direct,
+    /// Through the API server.
+    PortForward,
+}
+
+/// Where a source is found.
+#[derive(Clone, Debug)]
+pub enum Location {
+    Nodes(SourceUrl),
+    Kubernetes(Cluster),
+}
+
+/// A workload of a Kubernetes cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    pub namespace: String,
+    pub wanted: Wanted,
+    pub choice: Choice,
+    pub context: Option<String>,
+    pub via: Via,
+}
+
+impl Location {
+    /// What can be compared with the origin of a prefix without asking the source.
+    pub fn identities(&self) -> Vec<String> {
+        match self {
+            Self::Nodes(url) => url.address.identities(),
+            Self::Kubernetes(cluster) => {
+                vec![Workload::address(&cluster.namespace, &cluster.wanted)]
+            }
+        }
+    }
+
+    /// The address, where it is configured and not discovered.
+    pub const fn url(&self) -> Option<&SourceUrl> {
+        match self {
+            Self::Nodes(url) => Some(url),
+            Self::Kubernetes(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nodes(url) => write!(f, "{url}"),
+            Self::Kubernetes(cluster) => {
+                let context = cluster.context.as_deref().unwrap_or_default();
+                write!(f, "{context}/{}", Workload::address(&cluster.namespace, &cluster.wanted))
+            }
+        }
+    }
+}
+
+/// `Err` holds the key below `kubernetes` that is wrong, and why.
+pub(super) fn check(configured: &Kubernetes) -> Result<Cluster, (&'static str, String)> {
+    let Kubernetes {
+        namespace,
+        stateful_set,
+        selector,
+        redis_failover,
+        redis_cluster,
+        redis_replication,
+        container,
+        port,
+        context,
+        via,
+    } = configured;
+    if !is_label(namespace) {
+        return Err(("kubernetes.namespace", format!("{namespace:?} is no name of a namespace")));
+    }
+    let mut named = Vec::new();
+    if let Some(selector) = selector {
+        let labels = labels(selector).map_err(|finding| ("kubernetes.selector", finding))?;
+        named.push(("selector", Wanted::Selector(labels)));
+    }
+    for (key, place, name, wanted) in [
+        ("statefulSet", "kubernetes.statefulSet", stateful_set, Wanted::StatefulSet as fn(_) -> _),
+        ("redisFailover", "kubernetes.redisFailover", redis_failover, Wanted::RedisFailover),
+        ("redisCluster", "kubernetes.redisCluster", redis_cluster, Wanted::RedisCluster),
+        (
+            "redisReplication",
+            "kubernetes.redisReplication",
+            redis_replication,
+            Wanted::RedisReplication,
+        ),
+    ] {
+        if let Some(name) = name {
+            if name.is_empty() {
+                return Err((place, "a name is missing".to_owned()));
+            }
+            named.push((key, wanted(name.clone())));
+        }
+    }
+    let keys = named.iter().map(|(key, _)| *key).collect::<Vec<_>>().join(" and ");
+    if *port == Some(0) {
+        return Err(("kubernetes.port", "a port is 1 to 65535".to_owned()));
+    }
+    let mut named = named.into_iter();
+    match (named.next(), named.next()) {
+        (Some((_, wanted)), None) => Ok(Cluster {
+            namespace: namespace.clone(),
+            wanted,
+            choice: Choice { container: container.clone(), port: *port },
+            context: context.clone(),
+            via: *via,
+        }),
+        (None, _) => Err((
+            "kubernetes",
+            "which pods is missing: write one of `statefulSet`, `selector`, `redisFailover`, `redisCluster`, \
+             `redisReplication`; `redis-backup discover -n NAMESPACE` shows what is there"
+                .to_owned(),
+        )),
+        (Some(_), Some(_)) => {
+            Err(("kubernetes", format!("{keys} both name the pods; write one of them")))
+        }
+    }
+}
+
+/// `a=b,c=d`
+fn labels(text: &str) -> Result<Labels, String> {
+    let pair = |part: &str| {
+        let (key, value) = part.split_once('=')?;
+        let (key, value) = (key.trim(), value.trim());
+        let is_pair = !key.is_empty() && !key.contains(['!', '=']) && !value.starts_with('=');
+        is_pair.then(|| (key.to_owned(), value.to_owned()))
+    };
+    text.split(',')
+        .map(|part| {
+            pair(part).ok_or_else(|| format!("{part:?} is no label: write such as `app=redis`"))
+        })
+        .collect()
+}
+
+/// RFC 1123, section 2.1.
+fn is_label(text: &str) -> bool {
+    let is_fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&text.len()) && text.bytes().all(is_fine) && !text.starts_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(yaml: &str) -> String {
+        let configured: Kubernetes = serde_saphyr::from_str(yaml).unwrap();
+        check(&configured).unwrap_err().1
+    }
+
+    #[test]
+    fn a_selector_is_labels_that_all_must_be_there() {
+        let yaml = "{namespace: shop, selector: 'app=redis, tier=a', port: 6380, via: direct}";
+        let configured: Kubernetes = serde_saphyr::from_str(yaml).unwrap();
+        let cluster = check(&configured).unwrap();
+        assert_eq!(
+            Location::Kubernetes(cluster.clone()).identities(),
+            ["kubernetes/shop/selector/app=redis,tier=a"],
+        );
+        assert_eq!((cluster.choice.port, cluster.via), (Some(6380), Via::Direct));
+    }
+
+    #[test]
+    fn what_names_no_pods_or_other_pods_is_refused() {
+        for (yaml, expected) in [
+            ("{namespace: shop}", "which pods is missing"),
+            ("{namespace: shop, statefulSet: a, redisCluster: b}", "statefulSet and redisCluster"),
+            ("{namespace: Shop, statefulSet: a}", "no name of a namespace"),
+            ("{namespace: shop, statefulSet: ''}", "a name is missing"),
+            ("{namespace: shop, selector: app}", "\"app\" is no label"),
+            ("{namespace: shop, selector: 'app!=x'}", "is no label"),
+            ("{namespace: shop, statefulSet: a, port: 0}", "1 to 65535"),
+        ] {
+            assert!(finding(yaml).contains(expected), "{yaml}: {}", finding(yaml));
+        }
+    }
+}
