@@ -97,7 +97,7 @@ impl DiscoveredSource {
 
 impl DiscoveredPod {
     fn new(member: &Member) -> Self {
-        let Member { pod, container, address, names: _, server_name: _, machine, data } = member;
+        let Member { pod, container, address, names: _, server_names: _, machine, data } = member;
         let data = data.as_ref();
         Self {
             pod: pod.clone(),

@@ -63,8 +63,8 @@ pub struct Member {
     pub address: NodeAddress,
     /// Other hosts by which Redis may name it.
     pub names: BTreeSet<String>,
-    /// What a certificate names it.
-    pub server_name: Option<String>,
+    /// Those of its DNS names that a certificate may have.
+    pub server_names: Vec<String>,
     /// The Kubernetes node that it runs on.
     pub machine: Option<String>,
     pub data: Option<DataVolume>,
@@ -349,7 +349,8 @@ fn member(pod: &Pod, container: &Container, port: u16, facts: &Facts) -> Option<
             format!("{name}.{namespace}.svc.cluster.local"),
         ]
     };
-    names.extend(in_dns.iter().flat_map(|name| forms(name)));
+    let server_names: Vec<String> = in_dns.iter().flat_map(|name| forms(name)).rev().collect();
+    names.extend(server_names.iter().cloned());
     // A Service for each pod is how some make addresses that stay.
     for service in facts.services.iter().filter(|service| selects_only(service, pod, facts)) {
         names.extend(forms(&service.name));
@@ -360,7 +361,7 @@ fn member(pod: &Pod, container: &Container, port: u16, facts: &Facts) -> Option<
         container: container.name.clone(),
         address: NodeAddress::new(ip, port),
         names,
-        server_name: in_dns.map(|name| format!("{name}.{}.svc.cluster.local", facts.namespace)),
+        server_names,
         machine: pod.machine.clone(),
         data: container::data(pod, container),
     })

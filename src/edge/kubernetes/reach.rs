@@ -94,17 +94,17 @@ impl Dial for Reach {
             let text = format!("no running pod of {wanted} has this address");
             io::Error::new(io::ErrorKind::NotFound, text)
         })?;
-        let server_name = member.server_name;
+        let server_names = member.server_names;
         match self.way {
             Way::Direct => {
                 let stream = TcpStream::connect((member.address.host(), address.port())).await?;
                 stream.set_nodelay(true)?;
-                Ok(Dialed { stream: Box::new(stream), server_name })
+                Ok(Dialed { stream: Box::new(stream), server_names })
             }
             Way::PortForward => {
                 let forwarded = self.forward(&member.pod, address.port()).await;
                 let stream = Box::new(forwarded.map_err(io::Error::other)?);
-                Ok(Dialed { stream, server_name })
+                Ok(Dialed { stream, server_names })
             }
         }
     }

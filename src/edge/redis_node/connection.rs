@@ -146,14 +146,13 @@ async fn reach(
         io::Error::new(io::ErrorKind::TimedOut, text)
     };
     let dialed = timeout(limit, dial(address, access)).await;
-    let Dialed { stream, server_name } =
+    let Dialed { stream, server_names } =
         dialed.unwrap_or_else(|_| Err(late())).map_err(unreachable)?;
     let Some(tls) = &access.tls else {
         return Ok(stream);
     };
     // A server without TLS takes the greeting for the beginning of a command and waits for the rest.
-    let handshake =
-        timeout(limit, tls.connect(server_name.as_deref().unwrap_or(address.host()), stream)).await;
+    let handshake = timeout(limit, tls.connect(address.host(), &server_names, stream)).await;
     let stream = handshake.unwrap_or_else(|_| Err(late())).map_err(|source| Error::Tls {
         attempt,
         address: address.clone(),
@@ -170,7 +169,7 @@ async fn dial(address: &NodeAddress, access: &Access) -> io::Result<Dialed> {
     }
     let stream = TcpStream::connect((address.host(), address.port())).await?;
     stream.set_nodelay(true)?;
-    Ok(Dialed { stream: Box::new(stream), server_name: None })
+    Ok(Dialed { stream: Box::new(stream), server_names: Vec::new() })
 }
 
 async fn greet(link: &mut Link, credentials: &Credentials) -> Result<(), Error> {

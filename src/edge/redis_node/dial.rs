@@ -27,12 +27,12 @@ pub trait Dial: fmt::Debug + Send + Sync {
 /// A connection, and whom to expect at its other end.
 pub struct Dialed {
     pub stream: Stream,
-    /// What a certificate names the node, where that is not the host of its address.
-    pub server_name: Option<String>,
+    /// Names of the node besides the host of its address: its certificate may have any of them.
+    pub server_names: Vec<String>,
 }
 
 impl fmt::Debug for Dialed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dialed").field("server_name", &self.server_name).finish_non_exhaustive()
+        f.debug_struct("Dialed").field("server_names", &self.server_names).finish_non_exhaustive()
     }
 }

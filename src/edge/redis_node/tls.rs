@@ -7,9 +7,16 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, ClientConfig, RootCertStore,
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        VerifierBuilderError, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem, pem::PemObject as _},
+    pki_types::{
+        CertificateDer, PrivateKeyDer, ServerName, UnixTime,
+        pem::{self, PemObject as _},
+    },
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -43,6 +50,8 @@ pub enum Error {
         #[source]
         source: rustls::Error,
     },
+    #[error("check certificates by the authorities")]
+    Verifier(#[source] VerifierBuilderError),
     #[error("certFile and keyFile belong together: {missing} is missing")]
     HalfAPair { missing: &'static str },
     #[error("use the certificate {}", path.display())]
@@ -59,6 +68,7 @@ pub enum Error {
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ClientConfig>,
+    verifier: Arc<WebPkiServerVerifier>,
     server_name: Option<ServerName<'static>>,
 }
 
@@ -73,10 +83,14 @@ impl Tls {
     /// not the host that is connected to.
     pub fn load(files: &Files, server_name: Option<&str>) -> Result<Self, Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
+        let roots = Arc::new(authorities(files.ca.as_deref())?);
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone())
+            .build()
+            .map_err(Error::Verifier)?;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|source| Error::Authority { origin: "this program".to_owned(), source })?
-            .with_root_certificates(authorities(files.ca.as_deref())?);
+            .with_root_certificates(roots);
         let config = match (&files.certificate, &files.key) {
             (None, None) => builder.with_no_client_auth(),
             (None, Some(_)) => return Err(Error::HalfAPair { missing: "certFile" }),
@@ -90,7 +104,7 @@ impl Tls {
             }
         };
         let server_name = server_name.map(parse_server_name).transpose()?;
-        Ok(Self { config: Arc::new(config), server_name })
+        Ok(Self { config: Arc::new(config), verifier, server_name })
     }
 
     /// Whether one configured name stands for every server.
@@ -98,17 +112,73 @@ impl Tls {
         self.server_name.is_some()
     }
 
-    /// Shake hands as a client that expects `host`, or the configured server name.
+    /// Shake hands as a client that expects the configured server name, or else `host` or one of its
+    /// other names.
     pub(super) async fn connect(
         &self,
         host: &str,
+        others: &[String],
         stream: Stream,
     ) -> io::Result<TlsStream<Stream>> {
-        let name = match &self.server_name {
-            Some(name) => name.clone(),
-            None => parse_server_name(host).map_err(io::Error::other)?,
+        if let Some(name) = &self.server_name {
+            return TlsConnector::from(self.config.clone()).connect(name.clone(), stream).await;
+        }
+        let own = parse_server_name(host).map_err(io::Error::other);
+        let mut names: Vec<_> = others.iter().filter_map(|it| parse_server_name(it).ok()).collect();
+        let Some(first) = names.first().cloned() else {
+            return TlsConnector::from(self.config.clone()).connect(own?, stream).await;
         };
-        TlsConnector::from(self.config.clone()).connect(name, stream).await
+        names.extend(own);
+        let mut config = ClientConfig::clone(&self.config);
+        let verifier = Arc::new(AnyName { inner: self.verifier.clone(), names });
+        config.dangerous().set_certificate_verifier(verifier);
+        TlsConnector::from(Arc::new(config)).connect(first, stream).await
+    }
+}
+
+/// The usual verification, for a server that has several names.
+#[derive(Debug)]
+struct AnyName {
+    inner: Arc<WebPkiServerVerifier>,
+    names: Vec<ServerName<'static>>,
+}
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verify = |name: &ServerName<'_>| {
+            self.inner.verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
+        };
+        let verified = self.names.iter().find_map(|name| verify(name).ok());
+        verified.map_or_else(|| verify(server_name), Ok)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
     }
 }
 

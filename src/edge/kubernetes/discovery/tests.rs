@@ -90,7 +90,7 @@ spec:
     metadata: {{labels: {{app: cache}}}}
     spec:
       volumes: [{volumes}]
-      containers: [{{name: cache, image: redis, {container}}}]
+      containers: [{{name: cache, image: redis, ports: [{{containerPort: 6379}}], {container}}}]
 "
     )
 }
@@ -176,7 +176,15 @@ fn a_stateful_set_is_its_pods_with_their_names_and_volumes() {
     let second = &shop.members[1];
     assert_eq!(second.address, NodeAddress::new("10.244.0.2", 6379));
     assert_eq!(second.machine.as_deref(), Some("machine-1"));
-    assert_eq!(second.server_name.as_deref(), Some("redis-1.redis.shop.svc.cluster.local"));
+    assert_eq!(
+        second.server_names,
+        [
+            "redis-1.redis.shop.svc.cluster.local",
+            "redis-1.redis.shop.svc",
+            "redis-1.redis.shop",
+            "redis-1.redis",
+        ],
+    );
     let data = second.data.as_ref().unwrap();
     assert_eq!(data.claim.as_deref(), Some("data-redis-1"));
     assert_eq!((data.template.as_deref(), data.path.as_str()), (Some("data"), "/data"));
@@ -288,7 +296,7 @@ fn a_service_of_one_pod_is_a_name_of_it_and_one_of_several_is_not() {
         )
     };
     let one = service("only", "app", "cache");
-    let cache = found(&format!("{}\n---\n{one}", alone("ports: []", "")), "cache");
+    let cache = found(&format!("{}\n---\n{one}", alone("args: []", "")), "cache");
     for host in ["10.96.0.7", "only.shop.svc.cluster.local"] {
         assert!(cache.member_at(&NodeAddress::new(host, 6379)).is_some(), "{host}");
     }
