@@ -229,6 +229,10 @@ pub enum Failure {
     Refused { finding: String, hint: String },
     #[error("another run backs up source {source_name} on this host")]
     Locked { source_name: SourceName },
+    #[error("{holder} has the lease of source {source_name}")]
+    LeaseHeld { source_name: SourceName, holder: String },
+    #[error("the lease of source {source_name} could not be renewed: another run may begin")]
+    LeaseLost { source_name: SourceName },
     #[error("{0}")]
     Incompatible(String),
     #[error("restore into {}", folder.display())]
@@ -293,7 +297,8 @@ impl Failure {
                 manifest::Error::Decode(_) | manifest::Error::Inconsistent(_) => Exit::Corrupt,
             },
             Self::Refused { .. } => Exit::Refused,
-            Self::Locked { .. } => Exit::Locked,
+            Self::Locked { .. } | Self::LeaseHeld { .. } => Exit::Locked,
+            Self::LeaseLost { .. } => Exit::KubernetesUnavailable,
             Self::Incompatible(_) => Exit::Incompatible,
             Self::DataDirectory { source, .. } => exit_of_data_directory(source),
             Self::Server(source) => exit_of_server(source),
@@ -358,6 +363,8 @@ impl Failure {
             Self::OtherOrigin { .. } => {
                 "choose another source name, or take the prefix over by `backup --adopt` if it is the same installation".into()
             }
+            Self::LeaseHeld { .. } => "wait for it to end; nothing was changed. A holder that died is replaced by the next run".into(),
+            Self::LeaseLost { .. } => "nothing was committed by this run; run again when the Kubernetes API answers".into(),
             Self::Locked { .. } => "wait for it to end; nothing was changed".into(),
             Self::Incompatible(_) => "nothing was changed; use a server that fits".into(),
             Self::DataDirectory { source, .. } => hint_of_data_directory(source).into(),

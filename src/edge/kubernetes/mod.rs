@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod discovery;
+pub mod lease;
 mod reach;
 mod right;
 pub mod rights;

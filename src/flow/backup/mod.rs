@@ -3,6 +3,7 @@
 mod aftermath;
 mod aof;
 pub(super) mod commit;
+mod exclusive;
 pub(super) mod guard;
 mod hosts;
 mod lanes;
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 
 use self::{
     aftermath::{apply_retention, note_run},
+    exclusive::Exclusive,
     hosts::Hosts,
     lanes::{Lane, Lanes},
     prepare::Prepared,
@@ -93,10 +95,28 @@ async fn run_task(task: &Task, context: &Context) -> Result<BackedUp, Failure> {
     let begun = context.now();
     let backup = BackupId::new(begun, task.schedule.as_ref(), context.chance());
     tracing::Span::current().record("backup", tracing::field::display(&backup));
-    let _lock = guard::lock(&task.source.name, &task.source.location, context)?;
-    let lanes = context.unless_ended(Lanes::open(task, &backup, context)).await?;
+    let taken = context.unless_ended(Exclusive::take(task, &backup, context));
+    let exclusive = Box::pin(taken).await?;
+    let result = tokio::select! {
+        biased;
+        result = Box::pin(run_alone(task, &backup, begun, context)) => result,
+        // As if it had been killed: what it stored is no backup, and a later run sweeps it.
+        failure = exclusive.lost(task) => Err(failure),
+    };
+    Box::pin(exclusive.release()).await;
+    result
+}
 
-    let result = Box::pin(take(task, &lanes, &backup, begun, context)).await;
+/// What nobody else does for this source at the same time.
+async fn run_alone(
+    task: &Task,
+    backup: &BackupId,
+    begun: Timestamp,
+    context: &Context,
+) -> Result<BackedUp, Failure> {
+    let lanes = context.unless_ended(Lanes::open(task, backup, context)).await?;
+
+    let result = Box::pin(take(task, &lanes, backup, begun, context)).await;
     let note = |lane| note_run(task, lane, &lanes, &result, begun, context);
     join_all(lanes.opened().map(note)).await;
     let backed_up = result?;
@@ -113,7 +133,8 @@ async fn take(
     begun: Timestamp,
     context: &Context,
 ) -> Result<BackedUp, Failure> {
-    let store = context.unless_ended_long_ago(store_archives(task, lanes, backup, begun, context));
+    let store = Box::pin(store_archives(task, lanes, backup, begun, context));
+    let store = context.unless_ended_long_ago(store);
     let stored = store.await.and_then(|stored| context.check_not_ended().map(|()| stored));
     let Stored { manifest, plain_bytes, warnings } = match stored {
         Ok(stored) => stored,

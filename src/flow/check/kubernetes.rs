@@ -2,7 +2,7 @@
 
 use super::Findings;
 use crate::{
-    edge::kubernetes::{Way, discovery, rights},
+    edge::kubernetes::{Way, discovery, lease, rights},
     failure::{Exit, Failure},
     flow::{Context, find},
     settings::{self, Location},
@@ -21,9 +21,7 @@ pub(super) async fn check(
     let Some(client) = findings.keep(&subject, client) else { return };
     let way = find::way(cluster.via, &client);
     let mut needed = discovery::rights(&cluster.namespace, way == Way::PortForward);
-    if source.access.password.is_none() {
-        needed.push(discovery::secret_right(&cluster.namespace));
-    }
+    needed.extend(lease::rights(&cluster.namespace));
     let mut missing = 0;
     for right in &needed {
         match rights::has(&client, right).await {

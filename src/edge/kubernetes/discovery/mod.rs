@@ -45,11 +45,6 @@ pub fn rights(namespace: &str, port_forward: bool) -> Vec<Right> {
     rights
 }
 
-/// For who has its password from the Secret of the workload.
-pub fn secret_right(namespace: &str) -> Right {
-    Right::new("get", "secrets").in_namespace(namespace)
-}
-
 fn sets(namespace: &str) -> Right {
     Right::new("list", "statefulsets").of_group("apps").in_namespace(namespace)
 }
@@ -107,8 +102,9 @@ pub async fn read_secret(
 ) -> Result<Hidden, Error> {
     let SecretKey { secret, key } = wanted;
     let attempt = format!("read the password in Secret {namespace}/{secret}");
+    let right = Right::new("get", "secrets").in_namespace(namespace);
     let api: Api<Secret> = Api::namespaced(client.kube(), namespace);
-    let found = client.ask(&attempt, &secret_right(namespace), api.get(secret)).await?;
+    let found = client.ask(&attempt, &right, api.get(secret)).await?;
     let bytes = found.data.unwrap_or_default().remove(key);
     let missing = |finding: String| Error::NotFound { attempt: attempt.clone(), finding };
     let bytes = bytes.ok_or_else(|| missing(format!("it has no key {key:?}")))?;
