@@ -10,8 +10,8 @@ use crate::{
     product, s3,
 };
 
-const KEYS: u32 = 2000;
-const KEYS_AS_TOLD: &str = "2 000 keys";
+pub const KEYS: u32 = 2000;
+pub const KEYS_AS_TOLD: &str = "2 000 keys";
 const ANALYTICS_ADDRESS: &str = "redis://redis-analytics-0.redis-analytics:6379";
 /// What the plan calls the node that it chose.
 const A_REPLICA: &str = "capture: a replica, ";
@@ -38,7 +38,7 @@ fn prepared(purpose: &str, installation: &Installation) -> (Namespace, String) {
 }
 
 /// Sentinels find the replicas, and each other, some seconds after they found the primary.
-fn wait_for_quorum(namespace: &Namespace, sentinel: &[&str], master: &str) {
+pub fn wait_for_quorum(namespace: &Namespace, sentinel: &[&str], master: &str) {
     let ask = |what: &str| {
         let command =
             [&["exec"], sentinel, &["--", "redis-cli", "-p", "26379", "sentinel", what, master]];
@@ -124,7 +124,7 @@ fn a_server_whose_disk_is_full_is_backed_up_all_the_same() {
 }
 
 /// redis-cli follows each key to its shard, so one key at a time; then waits until every node has its link.
-fn fill_cluster(namespace: &Namespace, tls: &str) {
+pub fn fill_cluster(namespace: &Namespace, tls: &str) {
     let shell = |script: &str| {
         namespace.ask(&["exec", "redis-analytics-0", "--", "sh", "-c", script]).trim().to_owned()
     };
@@ -137,7 +137,7 @@ fn fill_cluster(namespace: &Namespace, tls: &str) {
 }
 
 /// The Secret `redis-tls`, as cert-manager makes it; gives the authority's certificate.
-fn certificates(namespace: &Namespace) -> String {
+pub fn certificates(namespace: &Namespace) -> String {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.distinguished_name.push(DnType::CommonName, "end-to-end tests");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

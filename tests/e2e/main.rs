@@ -12,6 +12,7 @@
 
 mod by_address;
 mod cluster;
+mod discovery;
 mod installation;
 mod jobs;
 mod namespace;

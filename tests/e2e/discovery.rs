@@ -1,0 +1,260 @@
+//! The program beside the cluster, as on a laptop: it finds installations, reaches their pods, backs them up, and names each right that it lacks.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{
+    by_address::{KEYS, KEYS_AS_TOLD, certificates, fill_cluster, wait_for_quorum},
+    cluster::{ask, kubeconfig, kubectl, told},
+    installation::{ANALYTICS_TLS, PLAIN, SHOP},
+    namespace::Namespace,
+};
+
+/// A folder with a config and a store, and the kubeconfig of whoever shall act.
+struct Laptop {
+    folder: TempDir,
+    kubeconfig: Option<PathBuf>,
+}
+
+impl Laptop {
+    fn new() -> Self {
+        Self { folder: TempDir::new().unwrap(), kubeconfig: None }
+    }
+
+    fn config(&self, sources: &str) {
+        let store = self.folder.path().join("store");
+        let stores = format!("stores:\n  disk: {{directory: {{path: {}}}}}\n", store.display());
+        fs::write(self.folder.path().join("config.yaml"), format!("{sources}{stores}")).unwrap();
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_redis-backup"));
+        let kubeconfig = self.kubeconfig.clone().unwrap_or_else(kubeconfig);
+        command.env("KUBECONFIG", kubeconfig).current_dir(&self.folder);
+        if self.folder.path().join("config.yaml").exists() {
+            command.args(["--config", "config.yaml"]);
+        }
+        command.args(arguments).output().unwrap()
+    }
+
+    #[track_caller]
+    fn well(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{}", told(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// One Redis with a password, and the config of its only source.
+fn plain(purpose: &str) -> (Namespace, Laptop) {
+    let namespace = Namespace::create_lenient(purpose);
+    namespace.install(&PLAIN);
+    namespace.fill("redis-0", KEYS);
+    let laptop = Laptop::new();
+    laptop.config(&source_of(&namespace));
+    (namespace, laptop)
+}
+
+fn source_of(namespace: &Namespace) -> String {
+    let name = &namespace.name;
+    format!("sources: {{plain: {{kubernetes: {{namespace: {name}, statefulSet: redis}}}}}}\n")
+}
+
+#[test]
+fn what_is_discovered_is_pasted_and_backed_up_by_port_forward_and_directly() {
+    let (namespace, laptop) = (Namespace::create_lenient("discovered"), Laptop::new());
+    namespace.install(&SHOP);
+    namespace.fill(namespace.primary(&["redis-0", "redis-1", "redis-2"]), KEYS);
+    wait_for_quorum(&namespace, &["redis-sentinel-0"], "mymaster");
+    let name = &namespace.name;
+    let printed = laptop.well(&["discover", "--namespace", name]);
+    assert!(printed.contains("dataset in /data of PVC data-redis-2 (data)"), "{printed}");
+    assert!(printed.contains("redis-sentinel-0, redis-sentinel-1, redis-sentinel-2"), "{printed}");
+    laptop.config(&printed);
+    let source = format!("{name}-redis");
+
+    let output = laptop.run(&["backup", &source]);
+    let told_all = told(&output);
+    assert!(output.status.success(), "{told_all}");
+    assert!(told_all.contains("reached by port-forward"), "{told_all}");
+    assert!(told_all.contains("capture: a replica"), "{told_all}");
+    assert!(told_all.contains(KEYS_AS_TOLD), "{told_all}");
+
+    laptop.config(&printed.replace("statefulSet: redis}", "statefulSet: redis, via: direct}"));
+    let backup = laptop.well(&["backup", &source]);
+    assert!(backup.contains(KEYS_AS_TOLD), "{backup}");
+    let verified = laptop.well(&["verify", "--all", "--level", "content", "--store", "disk"]);
+    assert_eq!(verified.matches("proven").count(), 2, "{verified}");
+}
+
+#[test]
+fn a_certificate_that_names_the_pods_shortly_is_good_by_port_forward_and_directly() {
+    let (namespace, laptop) = (Namespace::create_lenient("tls-pods"), Laptop::new());
+    let authority = certificates(&namespace);
+    namespace.install(&ANALYTICS_TLS);
+    fill_cluster(&namespace, "--tls --cacert /tls/ca.crt");
+    fs::write(laptop.folder.path().join("ca.crt"), authority).unwrap();
+    for via in ["port-forward", "direct"] {
+        let (name, workload) = (&namespace.name, "statefulSet: redis-analytics");
+        laptop.config(&format!(
+            "sources:\n  tls:\n    kubernetes: {{namespace: {name}, {workload}, via: {via}}}\n    tls: {{caFile: ca.crt}}\n"
+        ));
+        let backup = laptop.well(&["backup", "tls"]);
+        assert!(backup.contains(KEYS_AS_TOLD) && backup.contains("in 3 shards"), "{backup}");
+    }
+}
+
+#[test]
+fn an_installation_of_the_same_names_elsewhere_may_not_write_below_a_prefix() {
+    let (_namespace, laptop) = plain("owner");
+    let (other, _) = plain("stranger");
+    laptop.well(&["backup", "plain"]);
+    laptop.config(&source_of(&other));
+    let output = laptop.run(&["backup", "plain"]);
+    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    assert!(told(&output).contains("belongs to another installation"), "{}", told(&output));
+}
+
+/// Someone with the rights of deploy/rbac.yaml and no other.
+fn minimal(namespace: &Namespace, laptop: &mut Laptop) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/rbac.yaml");
+    let rights = fs::read_to_string(path).unwrap();
+    let rights = rights.replace("namespace: shop", &format!("namespace: {}", namespace.name));
+    // Of the whole cluster: other tests have theirs.
+    let rights = rights.replace(
+        "kind: ClusterRole\nmetadata:\n  name: redis-backup",
+        &format!("kind: ClusterRole\nmetadata:\n  name: redis-backup-{}", namespace.name),
+    );
+    let rights = rights.replace(
+        "kind: ClusterRoleBinding\nmetadata:\n  name: redis-backup",
+        &format!("kind: ClusterRoleBinding\nmetadata:\n  name: redis-backup-{}", namespace.name),
+    );
+    let rights = rights.replace(
+        "kind: ClusterRole, name: redis-backup}",
+        &format!("kind: ClusterRole, name: redis-backup-{}}}", namespace.name),
+    );
+    namespace.apply(&rights);
+    let token = namespace.ask(&["create", "token", "redis-backup"]);
+    let mut config: Value =
+        serde_json::from_str(&ask(&["config", "view", "--raw", "--minify", "-o", "json"])).unwrap();
+    config["users"][0]["user"] = json!({"token": token.trim()});
+    let path = laptop.folder.path().join("kubeconfig");
+    fs::write(&path, config.to_string()).unwrap();
+    laptop.kubeconfig = Some(path);
+}
+
+/// What is of the whole cluster does not go with the namespace.
+struct ClusterWide(String);
+
+impl Drop for ClusterWide {
+    fn drop(&mut self) {
+        let kinds = ["clusterrolebinding", "clusterrole"];
+        for kind in kinds {
+            let name = format!("redis-backup-{}", self.0);
+            let _ = kubectl(&["delete", kind, &name]).output();
+        }
+    }
+}
+
+#[test]
+fn the_rights_of_the_role_are_enough_and_each_that_is_missing_is_named() {
+    let (namespace, mut laptop) = plain("rights");
+    let name = namespace.name.clone();
+    let _cluster_wide = ClusterWide(name.clone());
+    minimal(&namespace, &mut laptop);
+    let checked = laptop.well(&["check", "plain"]);
+    assert!(checked.contains("rights are granted; reached by port-forward"), "{checked}");
+    let backup = laptop.well(&["backup", "plain"]);
+    assert!(backup.contains(KEYS_AS_TOLD), "{backup}");
+
+    let all = namespace.get(&["role", "redis-backup"]);
+    for (resource, verb, told_as) in [
+        ("pods", "list", "pods list in"),
+        ("services", "list", "services list in"),
+        ("statefulsets", "list", "statefulsets.apps list in"),
+        ("secrets", "get", "secrets get in"),
+        ("pods/portforward", "create", "pods/portforward create in"),
+        ("leases", "update", "leases.coordination.k8s.io update in"),
+    ] {
+        set_rules(&namespace, &without(&all["rules"], resource, verb));
+        let output = laptop.run(&["check", "plain"]);
+        let expected = format!("{told_as} namespace {name} is not allowed");
+        assert!(told(&output).contains(&expected), "{resource} {verb}: {}", told(&output));
+        assert_eq!(output.status.code(), Some(12), "{resource} {verb}: {}", told(&output));
+    }
+    set_rules(&namespace, &all["rules"]);
+    let all = ask(&["get", "clusterrole", &format!("redis-backup-{name}"), "-o", "json"]);
+    assert!(all.contains("kube-system"), "{all}");
+    ask(&["delete", "clusterrolebinding", &format!("redis-backup-{name}")]);
+    let output = laptop.run(&["backup", "plain"]);
+    assert_eq!(output.status.code(), Some(12), "{}", told(&output));
+    assert!(told(&output).contains("namespaces get in the whole cluster"), "{}", told(&output));
+}
+
+/// The rules, where one verb on one resource is missing.
+fn without(rules: &Value, resource: &str, verb: &str) -> Value {
+    let mut left = Vec::new();
+    for rule in rules.as_array().unwrap() {
+        for one in rule["resources"].as_array().unwrap() {
+            let verbs = rule["verbs"].as_array().unwrap().iter();
+            let verbs: Vec<_> = verbs.filter(|it| one != resource || *it != verb).collect();
+            if !verbs.is_empty() {
+                left.push(
+                    json!({"apiGroups": rule["apiGroups"], "resources": [one], "verbs": verbs}),
+                );
+            }
+        }
+    }
+    json!(left)
+}
+
+fn set_rules(namespace: &Namespace, rules: &Value) {
+    let patch = json!([{"op": "replace", "path": "/rules", "value": rules}]).to_string();
+    namespace.ask(&["patch", "role", "redis-backup", "--type=json", "--patch", &patch]);
+}
+
+#[test]
+fn a_run_that_holds_the_lease_keeps_others_out_and_a_dead_one_does_not() {
+    let (namespace, laptop) = plain("lease");
+    laptop.well(&["backup", "plain"]);
+    let lease = || namespace.get(&["lease", "redis-backup-statefulset-redis"]);
+    assert_eq!(lease()["spec"]["holderIdentity"], "", "a run that ended holds nothing");
+
+    let take = |holder: &str, renewed: &str| {
+        let spec =
+            json!({"holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": 30});
+        let patch = json!({"spec": spec}).to_string();
+        namespace.ask(&[
+            "patch",
+            "lease",
+            "redis-backup-statefulset-redis",
+            "--type=merge",
+            "--patch",
+            &patch,
+        ]);
+    };
+    // One that renews, as long as the second run looks.
+    take("backup of another", "2026-01-01T00:00:00.000000Z");
+    let waiting = std::thread::scope(|scope| {
+        let second = scope.spawn(|| laptop.run(&["backup", "plain"]));
+        let mut minute = 1;
+        while !second.is_finished() {
+            take("backup of another", &format!("2026-01-01T00:{minute:02}:00.000000Z"));
+            minute = minute % 59 + 1;
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
+        second.join().unwrap()
+    });
+    assert_eq!(waiting.status.code(), Some(13), "{}", told(&waiting));
+    assert!(told(&waiting).contains("backup of another has the lease"), "{}", told(&waiting));
+    // It died: nobody renews any more.
+    let backup = laptop.well(&["backup", "plain"]);
+    assert!(backup.contains(KEYS_AS_TOLD), "{backup}");
+    assert_eq!(lease()["spec"]["holderIdentity"], "");
+}
