@@ -94,7 +94,7 @@ fn what_is_discovered_is_pasted_and_backed_up_by_port_forward_and_directly() {
 }
 
 #[test]
-fn a_certificate_that_names_the_pods_shortly_is_good_by_port_forward_and_directly() {
+fn a_certificate_that_names_the_service_alone_is_good_by_port_forward_and_directly() {
     let (namespace, laptop) = (Namespace::create_lenient("tls-pods"), Laptop::new());
     let authority = certificates(&namespace);
     namespace.install(&ANALYTICS_TLS);

@@ -63,7 +63,7 @@ pub struct Member {
     pub address: NodeAddress,
     /// Other hosts by which Redis may name it.
     pub names: BTreeSet<String>,
-    /// Those of its DNS names that a certificate may have.
+    /// DNS names that its certificate may have: its own, and those of its Service.
     pub server_names: Vec<String>,
     /// The Kubernetes node that it runs on.
     pub machine: Option<String>,
@@ -349,8 +349,10 @@ fn member(pod: &Pod, container: &Container, port: u16, facts: &Facts) -> Option<
             format!("{name}.{namespace}.svc.cluster.local"),
         ]
     };
-    let server_names: Vec<String> = in_dns.iter().flat_map(|name| forms(name)).rev().collect();
+    let mut server_names: Vec<String> = in_dns.iter().flat_map(|name| forms(name)).rev().collect();
     names.extend(server_names.iter().cloned());
+    // A certificate for all pods may name the Service that they have their names from.
+    server_names.extend(pod.subdomain.iter().flat_map(|service| forms(service)).rev());
     // A Service for each pod is how some make addresses that stay.
     for service in facts.services.iter().filter(|service| selects_only(service, pod, facts)) {
         names.extend(forms(&service.name));

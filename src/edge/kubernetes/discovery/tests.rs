@@ -183,6 +183,10 @@ fn a_stateful_set_is_its_pods_with_their_names_and_volumes() {
             "redis-1.redis.shop.svc",
             "redis-1.redis.shop",
             "redis-1.redis",
+            "redis.shop.svc.cluster.local",
+            "redis.shop.svc",
+            "redis.shop",
+            "redis",
         ],
     );
     let data = second.data.as_ref().unwrap();
