@@ -12,6 +12,7 @@ pub mod compatibility;
 mod copies;
 pub mod dataset;
 pub mod digest;
+pub mod frames;
 pub mod identity;
 pub mod installation;
 pub mod lock;
