@@ -13,6 +13,7 @@ mod aof_properties;
 mod architecture;
 mod breakage;
 mod cli;
+mod container;
 mod crash;
 mod data_directory;
 mod faults;

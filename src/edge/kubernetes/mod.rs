@@ -4,6 +4,7 @@ pub mod client;
 pub mod discovery;
 pub mod lease;
 mod reach;
+pub mod exec;
 mod right;
 pub mod rights;
 

@@ -18,7 +18,7 @@ use crate::domain::{
 /// A server makes one file at each rewrite and at each restart, and deletes what a rewrite replaced.
 const FILES_MAX: usize = 512;
 
-const SINGLE: &str = "appendonly.aof";
+pub(super) const SINGLE: &str = "appendonly.aof";
 
 /// One file of a set: what replaces or removes it later does not change what is read from it.
 #[derive(Debug)]

@@ -5,9 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{AofSet, Dump, Error, check_readable, dump::Dumps, memory};
+use super::{AofSet, Container, Dump, Error, check_readable, dump::Dumps, memory};
 use crate::{
-    domain::{bgsave::Room, capture::FileNames, observation::NodeObservation},
+    domain::{bgsave::Room, capture::FileNames, frames::FileState, observation::NodeObservation},
     edge::spool,
 };
 
@@ -16,6 +16,7 @@ use crate::{
 pub enum Folder {
     /// On this machine.
     Local(PathBuf),
+    Container(Container),
 }
 
 /// What lies there before a save, so that its file can be told from what was there.
@@ -25,10 +26,19 @@ pub struct SavesBefore {
     pub disk_bytes: u64,
     /// Of the largest RDB file.
     pub last_dump_bytes: u64,
-    found: Dumps,
+    found: Found,
 }
 
-#[expect(clippy::unused_async, reason = "a folder elsewhere is waited for")]
+#[derive(Debug)]
+enum Found {
+    /// Held open.
+    Local(Dumps),
+    Container {
+        dbfilename: Option<String>,
+        states: Vec<FileState>,
+    },
+}
+
 impl Folder {
     /// What a save would find: room on the disk, the size of what it replaces, memory as far as it shows.
     pub async fn look(&self, node: &NodeObservation) -> Result<Room, Error> {
@@ -42,6 +52,7 @@ impl Folder {
                     memory_bytes: memory::left(path, &node.persistence),
                 })
             }
+            Self::Container(container) => container.room(node).await,
         }
     }
 
@@ -53,7 +64,16 @@ impl Folder {
                 Ok(SavesBefore {
                     disk_bytes: available_bytes(path)?,
                     last_dump_bytes: found.bytes_max(),
-                    found,
+                    found: Found::Local(found),
+                })
+            }
+            Self::Container(container) => {
+                let (room, states) = container.before_save(dbfilename).await?;
+                let dbfilename = dbfilename.map(str::to_owned);
+                Ok(SavesBefore {
+                    disk_bytes: room.disk_bytes,
+                    last_dump_bytes: room.last_dump_bytes,
+                    found: Found::Container { dbfilename, states },
                 })
             }
         }
@@ -61,8 +81,15 @@ impl Folder {
 
     /// Opens the RDB file that was not there before.
     pub async fn fresh_dump(&self, before: &SavesBefore) -> Result<Option<Dump>, Error> {
-        match self {
-            Self::Local(path) => before.found.fresh(path),
+        match (self, &before.found) {
+            (Self::Local(path), Found::Local(found)) => found.fresh(path),
+            (Self::Container(container), Found::Container { dbfilename, states }) => {
+                container.fresh_dump(dbfilename.as_deref(), states).await
+            }
+            // It was looked at elsewhere.
+            (Self::Local(_), Found::Container { .. }) | (Self::Container(_), Found::Local(_)) => {
+                Ok(None)
+            }
         }
     }
 
@@ -76,6 +103,7 @@ impl Folder {
         match self {
             Self::Local(path) if has_many_parts => AofSet::open(path, names),
             Self::Local(path) => AofSet::open_single(path, names),
+            Self::Container(container) => container.open_aof(names, has_many_parts).await,
         }
     }
 }
@@ -84,6 +112,7 @@ impl fmt::Display for Folder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Local(path) => write!(f, "{}", path.display()),
+            Self::Container(container) => write!(f, "{container}"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The files of a server that runs: looked at, opened, read. Never written to, never locked, never changed.
 
 mod aof;
+mod container;
 mod dump;
 mod folder;
 mod memory;
@@ -17,6 +18,7 @@ use rustix::fs::OFlags;
 
 pub use self::{
     aof::{AofFile, AofSet},
+    container::{Container, ContainerError, Ended, Running, Shell},
     dump::Dump,
     folder::{Folder, SavesBefore},
     open_file::{OpenFile, Reader, Serving},
@@ -43,6 +45,8 @@ pub enum Error {
     },
     #[error("{} {finding}", path.display())]
     Unsuitable { path: PathBuf, finding: &'static str },
+    #[error(transparent)]
+    Container(#[from] ContainerError),
 }
 
 /// A file or folder, whatever its name.

@@ -1,0 +1,113 @@
+//! Commands in a container of a pod, over WebSocket. Tells how they ended as far as it was told; promises nothing of their output.
+//!
+//! An output that ends without an error need not be whole: a connection that is closed early looks the same. Whoever reads
+//! it must find the proof in what it reads.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, AttachParams, AttachedProcess};
+use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
+
+use super::{Client, Error, Right};
+use crate::edge::live_directory::{Ended, Running, Shell};
+
+/// Between the connection and who reads.
+const OUTPUT_BUFFER_BYTES: usize = 1 << 20;
+
+/// Of what a command complains of.
+const STDERR_BYTES_MAX: usize = 2 << 10;
+
+/// One container, by its names.
+#[derive(Clone, Debug)]
+pub struct ContainerShell {
+    client: Client,
+    namespace: String,
+    pod: String,
+    container: String,
+}
+
+impl ContainerShell {
+    pub fn new(client: &Client, namespace: &str, pod: &str, container: &str) -> Self {
+        Self {
+            client: client.clone(),
+            namespace: namespace.to_owned(),
+            pod: pod.to_owned(),
+            container: container.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for ContainerShell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "container {} of pod {}/{}", self.container, self.namespace, self.pod)
+    }
+}
+
+#[async_trait]
+impl Shell for ContainerShell {
+    async fn run(
+        &self,
+        script: &str,
+        arguments: &[String],
+    ) -> Result<Running, Box<dyn std::error::Error + Send + Sync>> {
+        let attempt = format!("run a command in {self}");
+        // A WebSocket begins with a GET, which is what most versions ask the right for.
+        let right = Right::new("get", "pods/exec").in_namespace(&self.namespace);
+        let pods: Api<Pod> = Api::namespaced(self.client.kube(), &self.namespace);
+        let parameters = AttachParams::default()
+            .container(self.container.clone())
+            .stdin(false)
+            .stdout(true)
+            .stderr(true)
+            .max_stdout_buf_size(OUTPUT_BUFFER_BYTES);
+        let head = ["sh", "-c", script, "sh"].into_iter();
+        let command: Vec<&str> = head.chain(arguments.iter().map(String::as_str)).collect();
+        let begin = pods.exec(&self.pod, command, &parameters);
+        let mut process = self.client.ask(&attempt, &right, begin).await?;
+        let missing = || Error::Protocol { attempt: attempt.clone(), source: "no output".into() };
+        let output = process.stdout().ok_or_else(missing)?;
+        let errors = process.stderr().ok_or_else(missing)?;
+        let status = process.take_status().ok_or_else(missing)?;
+        // Were it not read all the time, the output would stand still with it.
+        let stderr = tokio::spawn(first_of(errors));
+        let ended = async move {
+            let fault = status.await.filter(|status| status.status.as_deref() != Some("Success"));
+            let fault = fault.map(|status| status.message.unwrap_or_default());
+            Ended { fault, stderr: stderr.await.unwrap_or_default() }
+        };
+        let output = Box::new(Output { read: Box::new(output), _process: process });
+        Ok(Running { output, ended: Box::pin(ended) })
+    }
+}
+
+/// Ends its command when it is dropped.
+struct Output {
+    read: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    _process: AttachedProcess,
+}
+
+impl AsyncRead for Output {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.read).poll_read(context, buffer)
+    }
+}
+
+/// Reads to the end, and keeps only the beginning.
+async fn first_of(mut stream: impl AsyncRead + Unpin) -> String {
+    let (mut kept, mut buffer) = (Vec::new(), [0; 1024]);
+    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        let room = STDERR_BYTES_MAX - kept.len();
+        kept.extend_from_slice(&buffer[..count.min(room)]);
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}
