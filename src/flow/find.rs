@@ -12,7 +12,8 @@ use crate::{
         workload::{self, Workload},
     },
     edge::{
-        kubernetes::{Client, Error, Reach, Way, discovery},
+        kubernetes::{Client, Error, Reach, Way, discovery, exec::ContainerShell},
+        live_directory::Shell,
         redis_node::{
             Access, Credentials, Dial,
             inspect::{SourceAccess, observe},
@@ -35,7 +36,7 @@ pub(super) struct Found {
 /// A source that is made of pods.
 pub(super) struct Pods {
     pub(super) reach: Reach,
-    cluster: Cluster,
+    pub(super) cluster: Cluster,
     /// The cluster's own id with namespace and workload.
     identity: String,
     /// In sentences for people.
@@ -56,6 +57,16 @@ pub(super) async fn find(source: &settings::Source, context: &Context) -> Result
         Location::Kubernetes(cluster) => {
             Box::pin(find_pods(source, cluster, access, context)).await
         }
+    }
+}
+
+impl Pods {
+    /// For commands in the container of a node, and where its volume for data is mounted.
+    pub(super) fn shell(&self, address: &NodeAddress) -> Option<(Arc<dyn Shell>, Option<String>)> {
+        let member = self.reach.member(address)?;
+        let (client, namespace) = (self.reach.client(), &self.cluster.namespace);
+        let shell = ContainerShell::new(client, namespace, &member.pod, &member.container);
+        Some((Arc::new(shell), member.data.map(|data| data.path)))
     }
 }
 

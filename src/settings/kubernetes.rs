@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::domain::{
+    capture::EXEC_BYTES_MAX,
     source::SourceUrl,
     workload::{Choice, Wanted, Workload, facts::Labels},
 };
@@ -31,6 +33,10 @@ pub struct Kubernetes {
     pub port: Option<u16>,
     /// Of the kubeconfig; its current one when absent.
     pub context: Option<String>,
+    /// The largest dataset whose files are read by exec, through the API server; 8 GiB when absent.
+    /// What is larger is captured by replication.
+    #[schemars(with = "Option<String>")]
+    pub exec_bytes_max: Option<ByteSize>,
     /// How the pods are reached.
     #[serde(default)]
     pub via: Via,
@@ -63,6 +69,7 @@ pub struct Cluster {
     pub choice: Choice,
     pub context: Option<String>,
     pub via: Via,
+    pub exec_bytes_max: u64,
 }
 
 impl Location {
@@ -110,6 +117,7 @@ pub(super) fn check(configured: &Kubernetes) -> Result<Cluster, (&'static str, S
         port,
         context,
         via,
+        exec_bytes_max,
     } = configured;
     if !is_label(namespace) {
         return Err(("kubernetes.namespace", format!("{namespace:?} is no name of a namespace")));
@@ -149,6 +157,7 @@ pub(super) fn check(configured: &Kubernetes) -> Result<Cluster, (&'static str, S
             choice: Choice { container: container.clone(), port: *port },
             context: context.clone(),
             via: *via,
+            exec_bytes_max: exec_bytes_max.map_or(EXEC_BYTES_MAX, |size| size.as_u64()),
         }),
         (None, _) => Err((
             "kubernetes",

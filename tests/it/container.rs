@@ -71,7 +71,7 @@ impl Shell for Here {
             .kill_on_drop(true)
             .spawn()?;
         let mut stderr = child.stderr.take().unwrap();
-        let is_stream = arguments.len() > 4;
+        let is_stream = arguments.len() > 5;
         let run = if is_stream { self.runs.fetch_add(1, Ordering::Relaxed) } else { usize::MAX };
         let most = self.cuts.get(run).copied().unwrap_or(u64::MAX);
         let output = Box::new(child.stdout.take().unwrap().take(most));

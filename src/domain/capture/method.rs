@@ -1,6 +1,8 @@
 //! How a healthy node is captured: by BGSAVE, by replication, from its append-only files, or not, and why. Never picks the node.
 
-use super::{Candidate, Directory, FileNames, MethodChoice, Preference};
+use bytesize::ByteSize;
+
+use super::{Candidate, Directory, FileAccess, FileNames, MethodChoice, Preference};
 use crate::domain::{
     bgsave,
     manifest::{Method, NodeRole, TopologyKind},
@@ -24,7 +26,7 @@ pub(super) fn ways(
     let Preference { forms, method, .. } = *preference;
     let mut ways = Ways::default();
     if forms.aof
-        && let Err(fault) = judge_aof(node, directory)
+        && let Err(fault) = judge_aof(node, preference, directory)
     {
         ways.refused.push(fault);
         return ways;
@@ -38,7 +40,7 @@ pub(super) fn ways(
         add(None, "its append-only files are at hand");
         return ways;
     }
-    let by_bgsave = judge_bgsave(node, directory);
+    let by_bgsave = judge_bgsave(node, preference, directory);
     let by_replication = judge_replication(kind, node, directory);
     match (method, by_bgsave, by_replication) {
         (MethodChoice::Auto, Ok(why), Ok(less)) => {
@@ -86,14 +88,36 @@ fn candidate(
 }
 
 /// Whether the node's files can be read, and its disk and memory hold a save.
-fn judge_bgsave(node: &NodeObservation, directory: Option<&Directory>) -> Result<String, String> {
+fn judge_bgsave(
+    node: &NodeObservation,
+    preference: &Preference,
+    directory: Option<&Directory>,
+) -> Result<String, String> {
     let Some(directory) = directory else {
         return Err("its data directory is not at hand (`dataDir`)".to_owned());
     };
     let room = directory.room.as_ref().map_err(Clone::clone)?;
+    let about = node.persistence.dataset_bytes.unwrap_or(0).max(room.last_dump_bytes);
+    check_exec(directory, preference, about)?;
     bgsave::check_disk(room, node.persistence.dataset_bytes).map_err(|error| error.to_string())?;
     bgsave::check_memory(room, node.used_memory_bytes).map_err(|error| error.to_string())?;
-    Ok("by BGSAVE, for its data directory is at hand and has room".to_owned())
+    let found = match directory.access {
+        FileAccess::Mounted => "is at hand",
+        FileAccess::Exec => "can be read by exec",
+    };
+    Ok(format!("by BGSAVE, for its data directory {found} and has room"))
+}
+
+fn check_exec(directory: &Directory, preference: &Preference, bytes: u64) -> Result<(), String> {
+    let most = preference.exec_bytes_max;
+    match directory.access {
+        FileAccess::Exec if bytes > most => {
+            let size = |bytes| ByteSize(bytes).display().iec();
+            let (bytes, most) = (size(bytes), size(most));
+            Err(format!("its {bytes} are more than {most} (`execBytesMax`), too much for exec"))
+        }
+        FileAccess::Exec | FileAccess::Mounted => Ok(()),
+    }
 }
 
 fn judge_replication(
@@ -127,7 +151,11 @@ fn is_surely_diskless(node: &NodeObservation) -> bool {
 }
 
 /// The manifest of a server whose file is being re-made names files of before.
-fn judge_aof(node: &NodeObservation, directory: Option<&Directory>) -> Result<(), String> {
+fn judge_aof(
+    node: &NodeObservation,
+    preference: &Preference,
+    directory: Option<&Directory>,
+) -> Result<(), String> {
     let Some(directory) = directory else {
         return Err(
             "its data directory is not at hand (`dataDir`), where its append-only files lie"
@@ -135,6 +163,7 @@ fn judge_aof(node: &NodeObservation, directory: Option<&Directory>) -> Result<()
         );
     };
     directory.room.as_ref().map_err(Clone::clone)?;
+    check_exec(directory, preference, node.persistence.aof.bytes.unwrap_or(0))?;
     if node.persistence.aof.enabled {
         Ok(())
     } else {

@@ -53,15 +53,27 @@ impl Forms {
     pub const RDB: Self = Self { rdb: true, aof: false };
 }
 
+/// How the files of a data directory are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileAccess {
+    Mounted,
+    /// By commands in its container: every byte crosses the Kubernetes API server.
+    Exec,
+}
+
 /// A data directory that is at hand, as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directory {
+    pub access: FileAccess,
     /// What was seen of it, or why it cannot be read.
     pub room: Result<Room, String>,
 }
 
 /// The data directories at hand, by the addresses of their nodes.
 pub type Directories = BTreeMap<NodeAddress, Directory>;
+
+/// Unless the config says otherwise.
+pub const EXEC_BYTES_MAX: u64 = 8 << 30;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Preference {
@@ -70,8 +82,17 @@ pub struct Preference {
     pub forms: Forms,
     /// How far a replica may lag behind its primary.
     pub lag_bytes_max: u64,
+    /// What may be read out of a container at most, for all of it burdens the API server.
+    pub exec_bytes_max: u64,
     /// How long a replica may not have heard of its primary, which pings every 10 s by default.
     pub last_io_seconds_max: u64,
+}
+
+impl Preference {
+    /// Whether a data directory is of any use.
+    pub fn needs_files(&self) -> bool {
+        self.forms.aof || self.method != MethodChoice::Replication
+    }
 }
 
 impl Default for Preference {
@@ -81,6 +102,7 @@ impl Default for Preference {
             method: MethodChoice::default(),
             forms: Forms::RDB,
             lag_bytes_max: 64 << 20,
+            exec_bytes_max: EXEC_BYTES_MAX,
             last_io_seconds_max: 30,
         }
     }

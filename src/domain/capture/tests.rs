@@ -101,7 +101,7 @@ fn a_refusal_names_every_shard() {
 }
 
 fn at_hand(room: Result<Room, String>) -> Directories {
-    let directory = Directory { room };
+    let directory = Directory { access: FileAccess::Mounted, room };
     [(NodeAddress::new("10.0.0.1", 1), directory)].into()
 }
 
@@ -127,6 +127,7 @@ const AUTO: Preference = Preference {
     method: MethodChoice::Auto,
     forms: Forms::RDB,
     lag_bytes_max: 0,
+    exec_bytes_max: 2000,
     last_io_seconds_max: 30,
 };
 
@@ -182,4 +183,29 @@ fn append_only_files_are_taken_only_from_where_they_are_kept_and_at_hand() {
     assert_eq!(methods(standalone, &here, &alone, on).unwrap(), [None]);
     assert!(methods(standalone, &here, &alone, |_| {}).unwrap_err().contains("aof_enabled:0"));
     assert!(methods(standalone, &NONE, &both, on).unwrap_err().contains("dataDir"));
+}
+
+#[test]
+fn what_is_too_large_for_exec_goes_by_replication_and_says_so() {
+    let by_exec = |bytes| {
+        let room = Room { disk_bytes: 1 << 20, last_dump_bytes: bytes, memory_bytes: None };
+        let directory = Directory { access: FileAccess::Exec, room: Ok(room) };
+        Directories::from([(NodeAddress::new("10.0.0.1", 1), directory)])
+    };
+    let standalone = TopologyKind::Standalone;
+    let found = methods(standalone, &by_exec(2000), &AUTO, |_| {});
+    assert_eq!(found.unwrap(), [Some(Method::Bgsave), Some(Method::Replication)]);
+    let found = methods(standalone, &by_exec(2001), &AUTO, |_| {});
+    assert_eq!(found.unwrap(), [Some(Method::Replication)]);
+    let only = Preference { method: MethodChoice::Bgsave, ..AUTO };
+    let refused = methods(standalone, &by_exec(2001), &only, |_| {});
+    assert!(refused.unwrap_err().contains("`execBytesMax`"));
+    let alone = Preference { forms: Forms { rdb: false, aof: true }, ..AUTO };
+    let kept = |bytes| {
+        methods(standalone, &by_exec(0), &alone, move |node| {
+            (node.persistence.aof.enabled, node.persistence.aof.bytes) = (true, Some(bytes));
+        })
+    };
+    assert_eq!(kept(2000).unwrap(), [None]);
+    assert!(kept(2001).unwrap_err().contains("too much for exec"));
 }

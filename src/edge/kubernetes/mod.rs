@@ -2,9 +2,9 @@
 
 pub mod client;
 pub mod discovery;
+pub mod exec;
 pub mod lease;
 mod reach;
-pub mod exec;
 mod right;
 pub mod rights;
 

@@ -1,18 +1,21 @@
 //! Observe and decide: everything about a backup before its first byte.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use futures_util::future::try_join_all;
+use futures_util::{StreamExt as _, future::try_join_all, stream};
 
 use super::{Task, guard};
 use crate::{
     domain::{
-        capture::{self, Directories, Directory, Forms, MethodChoice, Plan, Preference},
+        capture::{
+            self, Directories, Directory, EXEC_BYTES_MAX, FileAccess, Forms, MethodChoice, Plan,
+            Preference,
+        },
         source::NodeAddress,
         topology::{self, Topology},
     },
     edge::{
-        live_directory::Folder,
+        live_directory::{Container, Folder},
         redis_node::{self, SaveError},
         spool,
     },
@@ -29,6 +32,9 @@ use crate::{
 /// A failover or a resharding is given so many looks to end.
 const LOOKS_MAX: u32 = 5;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(3);
+
+/// Data directories that are looked at by exec at the same time.
+const LOOKS_AT_ONCE: usize = 4;
 
 pub(super) struct Prepared {
     pub(super) found: Found,
@@ -55,7 +61,7 @@ pub(super) async fn prepare(task: &Task, context: &Context) -> Result<Prepared, 
     let mut warnings = guard::clocks(&topology, context.now())?;
     warnings.extend(found.notes(&topology));
     warnings.extend(unknown_directories(source, &topology));
-    let chosen = choose(task, &topology).await?;
+    let chosen = choose(task, &found, &topology).await?;
     Ok(Prepared { found, topology, chosen, spool, warnings })
 }
 
@@ -65,7 +71,7 @@ pub(super) async fn plan(task: &Task, context: &Context) -> Result<Outcome, Fail
     guard::spool(&source.spool)?;
     let found = find::find(source, context).await?;
     let topology = look(&found).await?;
-    let Chosen { plan, folders: _ } = choose(task, &topology).await?;
+    let Chosen { plan, folders: _ } = choose(task, &found, &topology).await?;
     let opened = try_join_all(task.stores.iter().map(|store| stores::open(store, context))).await?;
     let shards = plan.shards.iter().map(planned).collect();
     let server = server(&plan);
@@ -130,41 +136,81 @@ pub(in crate::flow) async fn look(found: &Found) -> Result<Topology, Failure> {
 }
 
 /// The nodes to capture and how, by what was seen of them and of the data directories at hand.
-pub(super) async fn choose(task: &Task, topology: &Topology) -> Result<Chosen, Failure> {
-    choose_forms(&task.source, task.method, task.forms, topology).await
+pub(super) async fn choose(
+    task: &Task,
+    found: &Found,
+    topology: &Topology,
+) -> Result<Chosen, Failure> {
+    choose_forms(&task.source, task.method, task.forms, (found, topology)).await
 }
 
 pub(in crate::flow) async fn choose_forms(
     source: &settings::Source,
     method: MethodChoice,
     forms: Forms,
-    topology: &Topology,
+    (found, topology): (&Found, &Topology),
 ) -> Result<Chosen, Failure> {
-    let preference = Preference { primary: source.primary, method, forms, ..Preference::default() };
-    let folders = folders(source);
-    let directories = directories(&folders, topology).await;
+    let exec_bytes_max = found.pods.as_ref().map(|pods| pods.cluster.exec_bytes_max);
+    let preference = Preference {
+        primary: source.primary,
+        method,
+        forms,
+        exec_bytes_max: exec_bytes_max.unwrap_or(EXEC_BYTES_MAX),
+        ..Preference::default()
+    };
+    let AtHand { folders, directories } = at_hand(source, &preference, (found, topology)).await;
     let plan = capture::plan(topology, &preference, &directories)
         .map_err(|refusal| Failure::Plan { source_name: source.name.clone(), source: refusal })?;
     Ok(Chosen { plan, folders })
 }
 
-fn folders(source: &settings::Source) -> Folders {
-    let folder =
-        |(address, path): (&NodeAddress, &PathBuf)| (address.clone(), Folder::Local(path.clone()));
-    source.data_dirs.iter().map(folder).collect()
+/// The data directories that can be used, and what was seen of each.
+#[derive(Default)]
+struct AtHand {
+    folders: Folders,
+    directories: Directories,
 }
 
-/// Looks at each data directory at hand.
-async fn directories(folders: &Folders, topology: &Topology) -> Directories {
-    let mut directories = Directories::new();
-    for node in topology.shards.iter().flat_map(topology::Shard::observed) {
-        let Some(folder) = folders.get(&node.address) else { continue };
-        let room = folder.look(node).await;
-        let room =
-            room.map_err(|error| format!("its data directory cannot be used: {}", chain(&error)));
-        directories.insert(node.address.clone(), Directory { room });
+/// Looks at each data directory: a mounted one, or by exec that of a pod.
+async fn at_hand(
+    source: &settings::Source,
+    preference: &Preference,
+    (found, topology): (&Found, &Topology),
+) -> AtHand {
+    let looks = topology.shards.iter().flat_map(topology::Shard::observed).map(|node| async move {
+        let pods = found.pods.as_ref().filter(|_| preference.needs_files());
+        let (access, looked) = match (source.data_dirs.get(&node.address), pods) {
+            (Some(path), _) => {
+                let folder = Folder::Local(path.clone());
+                let room = folder.look(node).await;
+                (FileAccess::Mounted, room.map(|room| (folder, room)))
+            }
+            (None, Some(pods)) => {
+                let Some((shell, mounted)) = pods.shell(&node.address) else {
+                    return (node, None);
+                };
+                let found = Container::find(shell, mounted.as_deref(), node).await;
+                let found = found.map(|(container, room)| (Folder::Container(container), room));
+                (FileAccess::Exec, found)
+            }
+            (None, None) => return (node, None),
+        };
+        (node, Some((access, looked)))
+    });
+    let looked: Vec<_> = stream::iter(looks).buffered(LOOKS_AT_ONCE).collect().await;
+    let mut at_hand = AtHand::default();
+    for (node, looked) in looked {
+        let Some((access, looked)) = looked else { continue };
+        let room = match looked {
+            Ok((folder, room)) => {
+                at_hand.folders.insert(node.address.clone(), folder);
+                Ok(room)
+            }
+            Err(error) => Err(format!("its data directory cannot be used: {}", chain(&error))),
+        };
+        at_hand.directories.insert(node.address.clone(), Directory { access, room });
     }
-    directories
+    at_hand
 }
 
 /// Directories whose addresses are no node's, in sentences for people.
@@ -211,6 +257,6 @@ pub(in crate::flow) const fn is_of_any_method(failure: &Failure) -> bool {
                     ..
                 },
             ..
-        }
+        } | Failure::CapturedFile { .. }
     )
 }

@@ -177,7 +177,7 @@ pub(super) async fn capture_all(
         }
         tracing::warn!("slots moved between shards during the capture; capturing those again");
         forget_moved(job, &mut captured, before.0.len() == now.0.len(), &moved).await;
-        chosen = prepare::choose(job.task, &after).await?;
+        chosen = job.unless_ended(prepare::choose(job.task, job.found, &after)).await?;
         topology = after;
     }
     let shards: Vec<ShardCapture> = captured.into_values().collect();

@@ -324,7 +324,7 @@ async fn check_source(
         let fix = "name the address under which the node is found";
         findings.warning(&format!("{subject}: dataDir"), finding, fix);
     }
-    let chosen = prepare::choose_forms(source, source.method, forms, &topology).await;
+    let chosen = prepare::choose_forms(source, source.method, forms, (&found, &topology)).await;
     if let Some(chosen) = findings.keep(&format!("{subject}: plan"), chosen) {
         check_captures(&subject, &chosen, forms, (access, &source.timeouts), findings).await;
     }

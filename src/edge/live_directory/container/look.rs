@@ -35,10 +35,11 @@ pub(super) async fn look(
     directory: Option<&str>,
     process_id: u32,
     dbfilename: Option<&str>,
+    mounted: Option<&str>,
 ) -> Result<Seen, Error> {
     let place = || shell.to_string();
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
-    let arguments = [text(directory), process_id.to_string(), text(dbfilename)];
+    let arguments = [text(directory), process_id.to_string(), text(dbfilename), text(mounted)];
     let looked = async {
         let running = shell.run(&compact(SCRIPT), &arguments).await;
         let running = running.map_err(|source| ContainerError::Start { place: place(), source })?;

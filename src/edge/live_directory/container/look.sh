@@ -1,9 +1,10 @@
 # Says what lies in a data directory and what is left beside it. Changes nothing.
-# Arguments: the directory, or nothing for the one that process $2 works in; its RDB's name, or nothing for any.
+# Arguments: the directory, or nothing for the one that process $2 works in; its RDB's name, or nothing for any;
+# where it is looked for when it is found by neither.
 LC_ALL=C
 export LC_ALL
-directory=${1:-/proc/$2/cwd} name=$3
-cd "$directory" || exit 3
+name=$3
+cd "${1:-/proc/$2/cwd}" || { [ -z "$1" ] && [ -n "$4" ] && cd "$4"; } || exit 3
 echo "look 1"
 echo "directory $(pwd -P)"
 # Whatever sends frames is tried: tools of this name may do less here.

@@ -18,7 +18,7 @@ use crate::domain::{
     bgsave::Room,
     capture::FileNames,
     frames::{self, FileState, Tool},
-    observation::NodeObservation,
+    observation::{NodeObservation, NodeSettings},
     persistence::Persistence,
 };
 
@@ -107,17 +107,17 @@ pub struct Container {
 }
 
 impl Container {
-    /// Looks at the directory, which is `wanted`, or where the server says that it works, or where its
-    /// process does.
+    /// Looks at the directory in which the server says that it works, or its process does; or else at
+    /// what is `mounted` for data.
     pub async fn find(
         shell: Arc<dyn Shell>,
-        wanted: Option<&str>,
+        mounted: Option<&str>,
         node: &NodeObservation,
     ) -> Result<(Self, Room), Error> {
-        let directory = wanted.or(node.settings.dir.as_deref());
+        let NodeSettings { dir, dbfilename, .. } = &node.settings;
         let process_id = node.persistence.process_id.unwrap_or(1);
-        let seen =
-            look::look(&*shell, directory, process_id, node.settings.dbfilename.as_deref()).await?;
+        let names = (dir.as_deref(), dbfilename.as_deref());
+        let seen = look::look(&*shell, names.0, process_id, names.1, mounted).await?;
         let room = seen.room(&node.persistence);
         let tool = seen.tool.ok_or_else(|| ContainerError::Tools {
             place: shell.to_string(),
@@ -132,7 +132,7 @@ impl Container {
     }
 
     async fn look(&self, dbfilename: Option<&str>) -> Result<look::Seen, Error> {
-        look::look(&*self.shell, Some(&self.directory), 1, dbfilename).await
+        look::look(&*self.shell, Some(&self.directory), 1, dbfilename, None).await
     }
 
     /// What lies there before a save, and the room for it.
