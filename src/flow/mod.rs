@@ -147,6 +147,11 @@ async fn unless<T>(
 
 /// Runs the verb that the arguments name.
 pub async fn run(cli: Cli, context: &Context) -> Result<Outcome, Failure> {
+    // Large as it is, it is kept out of what every caller carries.
+    Box::pin(run_verb(cli, context)).await
+}
+
+async fn run_verb(cli: Cli, context: &Context) -> Result<Outcome, Failure> {
     let Cli { global, verb } = cli;
     let settings = || Settings::load(&global);
     match verb {
