@@ -350,10 +350,14 @@ fn without_a_server_that_could_make_an_rdb_none_is_restored_and_undo_brings_back
     let mut source = Source::new(&Version::usual(), Values::InBase);
     let Source { tool, server, digest, files: _ } = &mut source;
     configure(server, "appendonly no");
-    let other = into(server, &["--latest", "--server-version", "valkey-8.1.5"]);
-    let failed = tool.run("restore", &other);
-    assert_eq!(failed.exit, Some(2), "{failed:?}");
-    assert!(failed.report["hint"].as_str().unwrap().contains("--from rdb"), "{failed:?}");
+    // One of the other flavour, and one that is newer than the server that shall load its RDB.
+    let newer = tool.clone().with_servers_of(&Version::named("redis-newest"));
+    for (tool, server_version) in [(&*tool, "valkey-8.1.5"), (&newer, "7.0.15")] {
+        let other = into(server, &["--latest", "--server-version", server_version]);
+        let failed = tool.run("restore", &other);
+        assert_eq!(failed.exit, Some(2), "{failed:?}");
+        assert!(failed.report["hint"].as_str().unwrap().contains("--from rdb"), "{failed:?}");
+    }
     let report = tool.done("restore", &into(server, &["--latest", "--from", "rdb", "--dry-run"]));
     assert!(report["steps"][0].as_str().unwrap().contains("take the RDB: as was asked for"));
 
