@@ -295,3 +295,35 @@ fn a_data_directory_belongs_to_one_node_and_append_only_files_need_one() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn a_source_is_nodes_or_pods_and_what_is_wrong_with_either_has_its_line() {
+    let with = |keys: &str| parse(&format!("sources:\n  a:\n{keys}"));
+    let pods = "    kubernetes: {namespace: shop, statefulSet: redis}\n";
+    let settings = with(pods).unwrap();
+    let source = settings.source(&"a".parse().unwrap(), &no_environment).unwrap();
+    assert_eq!(source.location.identities(), ["kubernetes/shop/StatefulSet/redis"]);
+    for (keys, expected) in [
+        ("    primary: never\n".to_owned(), "write `nodes` or `kubernetes`"),
+        (format!("{pods}    nodes: ['redis://h']\n"), ":4:12: sources.a.nodes: write `nodes` or"),
+        (
+            format!("{pods}    dataDir: /data\n"),
+            ":4:14: sources.a.dataDir: the data directories of pods",
+        ),
+        (
+            "    kubernetes: {namespace: shop}\n".to_owned(),
+            ":3:17: sources.a.kubernetes: which pods is missing",
+        ),
+        (
+            "    kubernetes: {namespace: shop, statefulset: redis}\n".to_owned(),
+            "did you mean `statefulSet`?",
+        ),
+        (
+            "    kubernetes: {namespace: S, statefulSet: redis}\n".to_owned(),
+            ":3:29: sources.a.kubernetes.namespace: \"S\" is no name",
+        ),
+    ] {
+        let error = with(&keys).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}

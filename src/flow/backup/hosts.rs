@@ -73,9 +73,38 @@ async fn host(node: &NodeAddress, access: &Access) -> Host {
 mod tests {
     use std::time::Duration;
 
+    use async_trait::async_trait;
     use tokio::time::timeout;
 
     use super::*;
+    use crate::edge::redis_node::{Dial, Dialed};
+
+    /// Pods on the machine that the last letter of their host names, and nobody answers.
+    #[derive(Debug)]
+    struct Nobody;
+
+    #[async_trait]
+    impl Dial for Nobody {
+        async fn dial(&self, _: &NodeAddress) -> std::io::Result<Dialed> {
+            Err(std::io::ErrorKind::ConnectionRefused.into())
+        }
+
+        fn machine(&self, address: &NodeAddress) -> Option<String> {
+            Some(address.host().chars().last()?.to_string())
+        }
+    }
+
+    #[tokio::test]
+    async fn pods_of_one_kubernetes_node_take_turns_whatever_their_addresses() {
+        let hosts = Hosts::default();
+        let access = Access { dial: Some(Arc::new(Nobody)), ..Access::default() };
+        let pod = |host: &str| NodeAddress::new(host, 6379);
+        let first = hosts.turn(&pod("10.244.0.1"), &access).await;
+        assert!(timeout(SHORT, hosts.turn(&pod("10.244.9.1"), &access)).await.is_err());
+        timeout(access.connect_timeout, hosts.turn(&pod("10.244.0.2"), &access)).await.unwrap();
+        drop(first);
+        hosts.turn(&pod("10.244.9.1"), &access).await;
+    }
 
     const SHORT: Duration = Duration::from_millis(50);
 

@@ -335,5 +335,10 @@ fn who_names_nothing_that_is_there_is_told_what_is() {
     let choice = Choice { container: Some("server".to_owned()), port: None };
     let error = resolve(&facts(SHOP), &wanted, &choice).unwrap_err().to_string();
     assert!(error.ends_with("has no container \"server\"; it has redis"), "{error}");
-    assert_eq!(inventory(&facts(&alone("", "").replace("image: redis", "image: nginx"))), []);
+    assert_eq!(
+        inventory(&facts(
+            &alone("", "").replace("image: redis", "image: nginx").replace("6379", "80")
+        )),
+        []
+    );
 }
