@@ -155,7 +155,7 @@ async fn run_verb(cli: Cli, context: &Context) -> Result<Outcome, Failure> {
     let Cli { global, verb } = cli;
     let settings = || Settings::load(&global);
     match verb {
-        Verb::Backup(arguments) => backup::run(&arguments, &settings()?, context).await,
+        Verb::Backup(arguments) => Box::pin(backup::run(&arguments, &settings()?, context)).await,
         Verb::List(arguments) => {
             context.unless_ended(list::run(&arguments, &settings()?, context)).await
         }
@@ -174,9 +174,12 @@ async fn run_verb(cli: Cli, context: &Context) -> Result<Outcome, Failure> {
         Verb::Accept(arguments) => mark::accept(&arguments, &settings()?, context).await,
         Verb::Inspect(arguments) => context.unless_ended(inspect::run(&arguments, context)).await,
         Verb::Check(arguments) => {
-            context.unless_ended(check::run(&arguments, &settings(), context)).await
+            let settings = settings();
+            context.unless_ended(Box::pin(check::run(&arguments, &settings, context))).await
         }
-        Verb::Discover(arguments) => context.unless_ended(discover::run(&arguments, context)).await,
+        Verb::Discover(arguments) => {
+            context.unless_ended(Box::pin(discover::run(&arguments, context))).await
+        }
         Verb::Serve(arguments) => serve::run(&arguments, settings()?, context).await,
         Verb::Schema => texts::schema(),
         Verb::Completions(arguments) => Ok(texts::completions(arguments.shell)),

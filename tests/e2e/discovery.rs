@@ -11,9 +11,9 @@ use tempfile::TempDir;
 
 use crate::{
     by_address::{KEYS, KEYS_AS_TOLD, certificates, fill_cluster, wait_for_quorum},
-    cluster::{ask, kubeconfig, kubectl, told},
+    cluster::{ask, kubeconfig, kubectl, told, wait_for},
     installation::{ANALYTICS_TLS, PLAIN, SHOP},
-    namespace::Namespace,
+    namespace::{Namespace, PATIENCE},
 };
 
 /// A folder with a config and a store, and the kubeconfig of whoever shall act.
@@ -226,26 +226,14 @@ fn a_run_that_holds_the_lease_keeps_others_out_and_a_dead_one_does_not() {
     let lease = || namespace.get(&["lease", "redis-backup-statefulset-redis"]);
     assert_eq!(lease()["spec"]["holderIdentity"], "", "a run that ended holds nothing");
 
-    let take = |holder: &str, renewed: &str| {
-        let spec =
-            json!({"holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": 30});
-        let patch = json!({"spec": spec}).to_string();
-        namespace.ask(&[
-            "patch",
-            "lease",
-            "redis-backup-statefulset-redis",
-            "--type=merge",
-            "--patch",
-            &patch,
-        ]);
-    };
     // One that renews, as long as the second run looks.
-    take("backup of another", "2026-01-01T00:00:00.000000Z");
+    let take = |minute: u32| hand_lease(&namespace, "backup of another", minute);
+    take(0);
     let waiting = std::thread::scope(|scope| {
         let second = scope.spawn(|| laptop.run(&["backup", "plain"]));
         let mut minute = 1;
         while !second.is_finished() {
-            take("backup of another", &format!("2026-01-01T00:{minute:02}:00.000000Z"));
+            take(minute);
             minute = minute % 59 + 1;
             std::thread::sleep(std::time::Duration::from_millis(500));
         }
@@ -257,4 +245,39 @@ fn a_run_that_holds_the_lease_keeps_others_out_and_a_dead_one_does_not() {
     let backup = laptop.well(&["backup", "plain"]);
     assert!(backup.contains(KEYS_AS_TOLD), "{backup}");
     assert_eq!(lease()["spec"]["holderIdentity"], "");
+}
+
+/// As if somebody else had taken the lease, or renewed it.
+fn hand_lease(namespace: &Namespace, holder: &str, minute: u32) {
+    let renewed = format!("2026-01-01T00:{minute:02}:00.000000Z");
+    let spec = json!({"holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": 30});
+    let patch = json!({"spec": spec}).to_string();
+    let lease = ["patch", "lease", "redis-backup-statefulset-redis", "--type=merge", "--patch"];
+    namespace.ask(&[&lease[..], &[&patch]].concat());
+}
+
+#[test]
+fn a_run_whose_lease_is_taken_by_another_ends_and_leaves_no_backup() {
+    let (namespace, laptop) = plain("lost-lease");
+    namespace.fill("redis-0", 50_000);
+    let store = laptop.folder.path().join("store");
+    // Ten megabytes at this pace would take minutes.
+    let slow = format!(
+        "stores: {{disk: {{directory: {{path: {}, uploadMaxPerSecond: 64KiB}}}}}}\n",
+        store.display()
+    );
+    let source = source_of(&namespace).replace("redis}", "redis}, compression: {codec: none}");
+    fs::write(laptop.folder.path().join("config.yaml"), format!("{source}{slow}")).unwrap();
+    let output = std::thread::scope(|scope| {
+        let run = scope.spawn(|| laptop.run(&["backup", "plain"]));
+        wait_for("the lease", PATIENCE, || {
+            let holder = ["get", "lease", "redis-backup-statefulset-redis", "-o", "yaml"];
+            namespace.try_ask(&holder)?.contains("holderIdentity: backup").then_some(())
+        });
+        hand_lease(&namespace, "backup of another", 0);
+        run.join().unwrap()
+    });
+    assert_eq!(output.status.code(), Some(12), "{}", told(&output));
+    assert!(told(&output).contains("could not be renewed"), "{}", told(&output));
+    assert!(!store.join("plain/manifests").exists(), "a backup was committed");
 }
