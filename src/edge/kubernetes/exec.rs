@@ -4,15 +4,24 @@
 //! it must find the proof in what it reads.
 
 use std::{
-    fmt,
+    fmt, io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::Pod;
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Status};
 use kube::api::{Api, AttachParams, AttachedProcess};
-use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, ReadBuf},
+    task::JoinSet,
+    time::timeout,
+};
 
 use super::{Client, Error, Right};
 use crate::edge::live_directory::{Ended, Running, Shell};
@@ -22,6 +31,9 @@ const OUTPUT_BUFFER_BYTES: usize = 1 << 20;
 
 /// Of what a command complains of.
 const STDERR_BYTES_MAX: usize = 2 << 10;
+
+/// For the rest of it, after the command has ended.
+const STDERR_LIMIT: Duration = Duration::from_secs(1);
 
 /// One container, by its names.
 #[derive(Clone, Debug)]
@@ -74,21 +86,30 @@ impl Shell for ContainerShell {
         let output = process.stdout().ok_or_else(missing)?;
         let errors = process.stderr().ok_or_else(missing)?;
         let status = process.take_status().ok_or_else(missing)?;
+        let status: Told = status.boxed().shared();
         // Were it not read all the time, the output would stand still with it.
-        let stderr = tokio::spawn(first_of(errors));
+        let mut stderr = JoinSet::new();
+        stderr.spawn(first_of(errors));
+        let told = status.clone();
         let ended = async move {
-            let fault = status.await.filter(|status| status.status.as_deref() != Some("Success"));
+            let fault = told.await.filter(|status| status.status.as_deref() != Some("Success"));
             let fault = fault.map(|status| status.message.unwrap_or_default());
-            Ended { fault, stderr: stderr.await.unwrap_or_default() }
+            // It has no end where the connection was lost.
+            let stderr = timeout(STDERR_LIMIT, stderr.join_next()).await.ok().flatten();
+            Ended { fault, stderr: stderr.and_then(Result::ok).unwrap_or_default() }
         };
-        let output = Box::new(Output { read: Box::new(output), _process: process });
+        let output = Box::new(Output { read: Box::new(output), status, _process: process });
         Ok(Running { output, ended: Box::pin(ended) })
     }
 }
 
+/// How the command ended; none once the connection is lost.
+type Told = Shared<BoxFuture<'static, Option<Status>>>;
+
 /// Ends its command when it is dropped.
 struct Output {
     read: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    status: Told,
     _process: AttachedProcess,
 }
 
@@ -97,8 +118,18 @@ impl AsyncRead for Output {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.read).poll_read(context, buffer)
+    ) -> Poll<io::Result<()>> {
+        if let ready @ Poll::Ready(_) = Pin::new(&mut self.read).poll_read(context, buffer) {
+            return ready;
+        }
+        // The client library leaves the stream of a lost connection open for ever.
+        if let Poll::Ready(None) = Pin::new(&mut self.status).poll(context) {
+            return match Pin::new(&mut self.read).poll_read(context, buffer) {
+                Poll::Pending => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                ready @ Poll::Ready(_) => ready,
+            };
+        }
+        Poll::Pending
     }
 }
 
