@@ -18,6 +18,7 @@ use super::{
     PATIENCE, Version,
     process::{Process, free_port},
     tls::Certificates,
+    wait_for,
 };
 
 /// How a server is started. The configuration lines come after the fixture's own and win.
@@ -216,15 +217,24 @@ impl Server {
     /// Sends one command, split at spaces.
     #[track_caller]
     pub fn command<T: FromRedisValue>(&self, line: &str) -> T {
+        self.try_command(line).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    fn try_command<T: FromRedisValue>(&self, line: &str) -> redis::RedisResult<T> {
         let mut words = line.split(' ');
         let mut command = redis::cmd(words.next().unwrap());
         command.arg(words.collect::<Vec<_>>());
-        command.query(&mut self.connection()).unwrap_or_else(|error| panic!("{line}: {error}"))
+        command.query(&mut self.connection())
     }
 
     /// The value of a field of INFO.
     pub fn info(&self, field: &str) -> Option<String> {
-        let text: String = self.command("INFO");
+        // A child that ends may interrupt a read, and who polls for long meets that.
+        let ask = || {
+            let answer = self.try_command::<String>("INFO");
+            (!is_interrupted(&answer)).then_some(answer)
+        };
+        let text = wait_for("INFO", ask).unwrap_or_else(|error| panic!("INFO: {error}"));
         text.lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
             (name == field).then(|| value.to_owned())
@@ -278,6 +288,12 @@ impl Server {
     fn log_file(&self) -> PathBuf {
         self.folder.path().join(format!("{}.log", self.starts))
     }
+}
+
+/// By a signal, such as that of a child's end; the client gives up then.
+fn is_interrupted<T>(answer: &redis::RedisResult<T>) -> bool {
+    let is_told = |error: &redis::RedisError| error.to_string().contains("Interrupted system call");
+    answer.as_ref().is_err_and(is_told)
 }
 
 fn client_certificates(certificates: &Certificates) -> TlsCertificates {
