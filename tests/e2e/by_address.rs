@@ -5,7 +5,9 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 
 use crate::{
     cluster::wait_for,
-    installation::{ANALYTICS, ANALYTICS_TLS, GATEWAY, Installation, OPERATOR, SHOP, SMALL_DISK},
+    installation::{
+        ANALYTICS, ANALYTICS_TLS, GATEWAY, Installation, LEADERS, OPERATOR, SHOP, SMALL_DISK,
+    },
     namespace::{Namespace, PATIENCE},
     product, s3,
 };
@@ -86,7 +88,7 @@ fn operator_is_backed_up_by_its_sentinels_from_a_replica() {
 #[test]
 fn analytics_is_backed_up_shard_by_shard_from_its_replicas() {
     let (namespace, store) = prepared("analytics", &ANALYTICS);
-    fill_cluster(&namespace, "");
+    fill_cluster(&namespace, "redis-analytics-0", "redis-cli");
     let source =
         ["--source-url", ANALYTICS_ADDRESS, "--password-from", "file:/secret/redis-password"];
     let backup = backed_up(&namespace, &store, Some("redis-auth"), &source);
@@ -99,7 +101,7 @@ fn analytics_is_backed_up_over_tls() {
     let store = s3::store_of(&namespace);
     let authority = certificates(&namespace);
     namespace.install(&ANALYTICS_TLS);
-    fill_cluster(&namespace, "--tls --cacert /tls/ca.crt");
+    fill_cluster(&namespace, "redis-analytics-0", "redis-cli --tls --cacert /tls/ca.crt");
     let password = ("redis-password", "analytics-and-secret");
     namespace.secret("client", &[password, ("ca.crt", &authority)]);
     let address = ANALYTICS_ADDRESS.replace("redis://", "rediss://");
@@ -123,17 +125,31 @@ fn a_server_whose_disk_is_full_is_backed_up_all_the_same() {
     backed_up(&namespace, &store, None, &["--source-url", "redis://redis:6379"]);
 }
 
-/// redis-cli follows each key to its shard, so one key at a time; then waits until every node has its link.
-pub fn fill_cluster(namespace: &Namespace, tls: &str) {
-    let shell = |script: &str| {
-        namespace.ask(&["exec", "redis-analytics-0", "--", "sh", "-c", script]).trim().to_owned()
-    };
-    let keys = format!("for n in $(seq {KEYS}); do echo \"set key:$n value-$n\"; done");
-    assert_eq!(shell(&format!("{keys} | redis-cli {tls} -c | grep -c OK")), KEYS.to_string());
+#[test]
+fn leaders_are_backed_up_from_their_followers() {
+    let (namespace, store) = prepared("leaders", &LEADERS);
+    let cli = "REDISCLI_AUTH=$REDIS_PASSWORD redis-cli";
+    fill_cluster(&namespace, "sessions-leader-0", cli);
+    let source = [
+        &["--source-url", "redis://sessions-leader:6379"][..],
+        &["--password-from", "file:/secret/password"],
+    ];
+    let backup = backed_up(&namespace, &store, Some("redis-secret"), &source.concat());
+    assert!(backup.contains("in 3 shards") && !backup.contains("the primary"), "{backup}");
+}
+
+/// Fills a Cluster by `cli` in a pod of it, once every shard has a linked replica.
+pub fn fill_cluster(namespace: &Namespace, pod: &str, cli: &str) {
+    let shell = |script: &str| namespace.try_ask(&["exec", pod, "--", "sh", "-c", script]);
     wait_for("three linked replicas", PATIENCE, || {
-        let nodes = shell(&format!("redis-cli {tls} cluster nodes"));
-        (nodes.matches("slave").count() == 3 && !nodes.contains("disconnected")).then_some(())
+        let is_up = shell(&format!("{cli} cluster info"))?.contains("cluster_state:ok");
+        let all = shell(&format!("{cli} --cluster call 127.0.0.1:6379 info replication"))?;
+        (is_up && all.matches("state=online").count() == 3).then_some(())
     });
+    // redis-cli follows each key to its shard, so one key at a time.
+    let keys = format!("for n in $(seq {KEYS}); do echo \"set key:$n value-$n\"; done");
+    let filled = shell(&format!("{keys} | {cli} -c | grep -c OK"));
+    assert_eq!(filled.unwrap().trim(), KEYS.to_string());
 }
 
 /// The Secret `redis-tls`, as cert-manager makes it; gives the authority's certificate.

@@ -98,7 +98,7 @@ fn a_certificate_that_names_the_service_alone_is_good_by_port_forward_and_direct
     let (namespace, laptop) = (Namespace::create_lenient("tls-pods"), Laptop::new());
     let authority = certificates(&namespace);
     namespace.install(&ANALYTICS_TLS);
-    fill_cluster(&namespace, "--tls --cacert /tls/ca.crt");
+    fill_cluster(&namespace, "redis-analytics-0", "redis-cli --tls --cacert /tls/ca.crt");
     fs::write(laptop.folder.path().join("ca.crt"), authority).unwrap();
     for via in ["port-forward", "direct"] {
         let (name, workload) = (&namespace.name, "statefulSet: redis-analytics");

@@ -43,6 +43,13 @@ pub const OPERATOR: Installation = Installation {
     jobs: &[],
 };
 
+/// Wants OT-Container-Kit's operator in the cluster, as `tests/cluster/install-operators` puts it there.
+pub const LEADERS: Installation = Installation {
+    file: "leaders",
+    workloads: &["statefulset/sessions-leader", "statefulset/sessions-follower"],
+    jobs: &[],
+};
+
 impl Installation {
     pub fn objects(&self) -> String {
         let path =
