@@ -35,6 +35,12 @@ const STDERR_BYTES_MAX: usize = 2 << 10;
 /// For the rest of it, after the command has ended.
 const STDERR_LIMIT: Duration = Duration::from_secs(1);
 
+/// What a command in a pod needs. A WebSocket begins with a GET; from Kubernetes 1.35 on the right to create is asked
+/// for, too.
+pub fn rights(namespace: &str) -> [Right; 2] {
+    ["get", "create"].map(|verb| Right::new(verb, "pods/exec").in_namespace(namespace))
+}
+
 /// One container, by its names.
 #[derive(Clone, Debug)]
 pub struct ContainerShell {
@@ -69,8 +75,7 @@ impl Shell for ContainerShell {
         arguments: &[String],
     ) -> Result<Running, Box<dyn std::error::Error + Send + Sync>> {
         let attempt = format!("run a command in {self}");
-        // A WebSocket begins with a GET, which is what most versions ask the right for.
-        let right = Right::new("get", "pods/exec").in_namespace(&self.namespace);
+        let [right, _] = rights(&self.namespace);
         let pods: Api<Pod> = Api::namespaced(self.client.kube(), &self.namespace);
         let parameters = AttachParams::default()
             .container(self.container.clone())

@@ -2,7 +2,8 @@
 
 use super::Findings;
 use crate::{
-    edge::kubernetes::{Way, discovery, lease, rights},
+    domain::capture::MethodChoice,
+    edge::kubernetes::{Way, discovery, exec, lease, rights},
     failure::{Exit, Failure},
     flow::{Context, find},
     settings::{self, Location},
@@ -22,12 +23,22 @@ pub(super) async fn check(
     let way = find::way(cluster.via, &client);
     let mut needed = discovery::rights(&cluster.namespace, way == Way::PortForward);
     needed.extend(lease::rights(&cluster.namespace));
+    let exec_rights = exec::rights(&cluster.namespace);
+    let exec_rights: &[_] = match source.method {
+        MethodChoice::Auto | MethodChoice::Bgsave => &exec_rights,
+        MethodChoice::Replication => &[],
+    };
     let mut missing = 0;
-    for right in &needed {
+    for right in needed.iter().chain(exec_rights) {
         match rights::has(&client, right).await {
             Ok(true) => {}
             Ok(false) => {
                 missing += 1;
+                if exec_rights.contains(right) && source.method == MethodChoice::Auto {
+                    let finding = format!("{right} is not allowed: no BGSAVE, but replication");
+                    findings.warning(&subject, finding, &right.rule());
+                    continue;
+                }
                 let fix = format!("add {} to its Role (deploy/rbac.yaml)", right.rule());
                 let finding = format!("{right} is not allowed");
                 findings.fail(&subject, finding, fix, Exit::KubernetesUnavailable);
@@ -44,7 +55,7 @@ pub(super) async fn check(
         let text = format!(
             "by {}; {} rights are granted; {}",
             client.origin(),
-            needed.len(),
+            needed.len() + exec_rights.len(),
             find::told(way),
         );
         findings.good(&subject, text);
