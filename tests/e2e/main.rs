@@ -11,6 +11,7 @@
 #![expect(unreachable_pub, reason = "`pub` says what a module offers; a binary offers nothing")]
 
 mod by_address;
+mod by_exec;
 mod cluster;
 mod discovery;
 mod installation;
