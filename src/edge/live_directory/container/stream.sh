@@ -7,9 +7,12 @@ tool=$1 chunk=$2 offset=$3 list=$4
 shift 4
 block=65536 held= plan= sent=0
 exec 4>&1
+# After a cut nobody reads any more, and nobody tells: what waits for a reader so long ends, and lets go of the files.
+limit='timeout 300'
+[ "$($limit printf x 2>/dev/null)" = x ] || limit=
 
 say() {
-  printf '%s\n' "$*" >&4 || exit 1
+  $limit printf '%s\n' "$*" >&4 || exit 1
 }
 
 refuse() {
@@ -26,9 +29,9 @@ state() {
 # The first $1 bytes after byte $2 of $file, read by a descriptor of its own.
 piece() {
   if [ $(($1 % block)) -eq 0 ]; then
-    dd if="$file" bs=$block skip=$(($2 / block)) count=$(($1 / block)) 2>/dev/null
+    $limit dd if="$file" bs=$block skip=$(($2 / block)) count=$(($1 / block)) 2>/dev/null
   else
-    dd if="$file" bs=$block skip=$(($2 / block)) count=$(($1 / block + 1)) 2>/dev/null | head -c "$1"
+    dd if="$file" bs=$block skip=$(($2 / block)) count=$(($1 / block + 1)) 2>/dev/null | $limit head -c "$1"
   fi
 }
 
@@ -47,11 +50,11 @@ send() {
     sum=$(
       piece "$length" "$at" >&4 &
       piece "$ahead" "$next" | "$tool"
-      wait
-    )
+      wait $!
+    ) || exit 1
     at=$next length=$ahead
   done
-  piece "$length" "$at" >&4
+  piece "$length" "$at" >&4 || exit 1
 }
 
 stream() {
