@@ -158,7 +158,8 @@ pub(in crate::flow) async fn choose_forms(
         exec_bytes_max: exec_bytes_max.unwrap_or(EXEC_BYTES_MAX),
         ..Preference::default()
     };
-    let AtHand { folders, directories } = at_hand(source, &preference, (found, topology)).await;
+    let looks = at_hand(source, &preference, (found, topology));
+    let AtHand { folders, directories } = Box::pin(looks).await;
     let plan = capture::plan(topology, &preference, &directories)
         .map_err(|refusal| Failure::Plan { source_name: source.name.clone(), source: refusal })?;
     Ok(Chosen { plan, folders })
