@@ -96,11 +96,6 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Of who may do everything.
-pub fn kubeconfig() -> PathBuf {
-    programs().1
-}
-
 fn bare(arguments: &[&str]) -> Command {
     let (program, kubeconfig) = programs();
     let mut command = Command::new(program);
