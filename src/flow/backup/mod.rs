@@ -56,7 +56,7 @@ pub(super) async fn run(
                 hint: "name the source".to_owned(),
             });
         };
-        return context.unless_ended(prepare::plan(&task?, context)).await;
+        return Box::pin(context.unless_ended(prepare::plan(&task?, context))).await;
     }
     let (backups, failures) = (Vec::new(), Vec::new());
     let mut report = BackupReport { kind: "backup", version: 1, backups, failures };
