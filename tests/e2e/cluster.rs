@@ -81,11 +81,6 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut attempt: impl FnMut() -> Opt
     }
 }
 
-/// Of the cluster under test.
-pub fn kubeconfig() -> PathBuf {
-    programs().1
-}
-
 pub fn told(output: &Output) -> String {
     let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
     String::from_utf8_lossy(&text).into_owned()
