@@ -180,7 +180,7 @@ fn first_segments(path: &str) -> Vec<String> {
     segments
 }
 
-/// `edge` of `src/edge/store/mod.rs`, `failure` of `src/failure.rs`.
+/// `edge` of `src/edge/store/mod.rs`, `cli` of `src/cli.rs`.
 fn top_module(path: &Path) -> String {
     let below = path.strip_prefix("src").unwrap();
     let first = Path::new(below.iter().next().unwrap());
