@@ -31,6 +31,7 @@ lint: ## format, clippy with its warnings as errors, and dependencies where carg
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- --deny warnings
 	cargo clippy --locked --test e2e -- --deny warnings
+	cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir target
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --locked check --config .deny.toml licenses bans sources; fi
 
 reliability: servers ## inject every fault and write what came of it to docs/RELIABILITY.md; some minutes

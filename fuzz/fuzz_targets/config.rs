@@ -11,7 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
     match Settings::parse(Path::new("config.yaml"), text) {
         Ok(settings) => {
             for name in settings.source_names() {
-                let _ = settings.source_url(&name);
+                let _ = settings.location(&name);
                 let _ = settings.forms_of(&name);
                 let _ = settings.server_binary(&name);
             }
