@@ -13,11 +13,12 @@ use std::{
 use serde_json::Value;
 
 /// Our image, as `tests/cluster/build-product` names it.
-pub const PRODUCT_IMAGE: &str = "localhost/redis-backup:test";
+pub fn product_image() -> String {
+    env::var("PRODUCT_IMAGE").unwrap_or_else(|_| "localhost/redis-backup:test".to_owned())
+}
 
 /// Images that a node must have: they come from no registry.
-const IMAGES: [&str; 6] = [
-    PRODUCT_IMAGE,
+const IMAGES: [&str; 5] = [
     "localhost/redis:6.2",
     "localhost/redis:7.0",
     "localhost/redis:8.0",
@@ -120,8 +121,9 @@ fn look() {
         told(&output)
     );
     let nodes = String::from_utf8(output.stdout).unwrap();
-    let missing: Vec<&str> =
-        IMAGES.into_iter().filter(|name| !nodes.contains(&format!("\"{name}\""))).collect();
+    let needed = IMAGES.map(ToOwned::to_owned).into_iter().chain([product_image()]);
+    let missing: Vec<String> =
+        needed.filter(|name| !nodes.contains(&format!("\"{name}\""))).collect();
     assert!(
         missing.is_empty(),
         "no node has {}; `tests/cluster/build-images` and `build-product` make them below the cache folder, \

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use crate::{
-    cluster::{PRODUCT_IMAGE, wait_for},
+    cluster::{product_image, wait_for},
     installation::PLAIN,
     namespace::{Namespace, PATIENCE},
     product, s3,
@@ -13,7 +13,7 @@ use crate::{
 fn file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs").join(name);
     let text = fs::read_to_string(path).unwrap();
-    text.replace("image: redis-backup:0.1.0", &format!("image: {PRODUCT_IMAGE}"))
+    text.replace("image: redis-backup:0.1.0", &format!("image: {}", product_image()))
 }
 
 /// A namespace with a filled Redis, the config and the `CronJob`s, none of which is due.

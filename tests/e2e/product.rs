@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{PRODUCT_IMAGE, kubeconfig, told, wait_for},
+    cluster::{kubeconfig, product_image, told, wait_for},
     namespace::{Namespace, PATIENCE},
 };
 
@@ -36,7 +36,7 @@ pub fn run(namespace: &Namespace, name: &str, secret: Option<&str>, arguments: &
     let temporary = json!({"name": "temporary", "emptyDir": {}});
     let container = json!({
         "name": "redis-backup",
-        "image": PRODUCT_IMAGE,
+        "image": product_image(),
         "args": arguments,
         "envFrom": [{"secretRef": {"name": "redis-backup-s3"}}],
         "securityContext": {"readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
