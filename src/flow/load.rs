@@ -12,8 +12,8 @@ use std::{
 use super::{
     Context,
     catalog::Located,
+    examine::{self, Examined},
     pieces::{self, Piece},
-    verify::{self, Examined},
 };
 use crate::{
     domain::{
@@ -43,10 +43,10 @@ pub(super) async fn run(
 ) -> Result<Examined, Failure> {
     let path = OsString::from(context.environment()("PATH").unwrap_or_default());
     let binaries = server_process::find(server_binary, &path).await.map_err(Failure::Server)?;
-    let installation = match verify::read_installation(located, manifest, context).await {
+    let installation = match examine::read_installation(located, manifest, context).await {
         Ok(installation) => installation,
         Err(failure) => {
-            let findings = vec![verify::finding_of(failure)?];
+            let findings = vec![examine::finding_of(failure)?];
             return Ok(Examined { findings, ..Examined::default() });
         }
     };
@@ -186,8 +186,8 @@ pub(super) async fn supply(
     for Piece { archive, before, plain_bytes: _ } in pieces {
         let mut sink = file_sink(path)?;
         sink(before)?;
-        let plain = verify::read_archive(located, shard, archive, sink, context).await?;
-        findings.extend(verify::compare(installation, shard, archive, &plain));
+        let plain = examine::read_archive(located, shard, archive, sink, context).await?;
+        findings.extend(examine::compare(installation, shard, archive, &plain));
     }
     Ok(findings)
 }
@@ -245,5 +245,5 @@ fn finding_of_load(failure: Failure) -> Result<String, Failure> {
     if let Failure::Server(error @ server_process::Error::Refused { .. }) = &failure {
         return Ok(chain(error));
     }
-    verify::finding_of(failure)
+    examine::finding_of(failure)
 }

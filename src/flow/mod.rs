@@ -5,6 +5,7 @@ mod catalog;
 mod check;
 mod copy;
 mod discover;
+mod examine;
 mod fetch;
 mod find;
 mod inspect;

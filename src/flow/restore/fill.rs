@@ -23,9 +23,9 @@ use crate::{
     flow::{
         Context,
         catalog::Located,
+        examine,
         pieces::Piece,
         transfer::{Plain, Sink, unpack},
-        verify,
     },
     report::Bar,
 };
@@ -44,7 +44,7 @@ pub(super) async fn fill(
     wanted: &Wanted,
     context: &Context,
 ) -> Result<(), Failure> {
-    let installation = verify::read_installation(located, manifest, context).await?;
+    let installation = examine::read_installation(located, manifest, context).await?;
     if let Some(conversion) = &wanted.conversion {
         let made = conversion.make(located, &installation, wanted, context).await?;
         return copy(folder, stage, located, wanted, made, context).await;
@@ -56,7 +56,7 @@ pub(super) async fn fill(
         .iter()
         .zip(&on_disk)
         .flat_map(|(piece, plain)| {
-            verify::compare(&installation, &wanted.shard, &piece.archive, plain)
+            examine::compare(&installation, &wanted.shard, &piece.archive, plain)
         })
         .collect();
     check(located, &findings)
