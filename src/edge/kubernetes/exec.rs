@@ -103,7 +103,8 @@ impl Shell for ContainerShell {
             let stderr = timeout(STDERR_LIMIT, stderr.join_next()).await.ok().flatten();
             Ended { fault, stderr: stderr.and_then(Result::ok).unwrap_or_default() }
         };
-        let output = Box::new(Output { read: Box::new(output), status, _process: process });
+        let read = Box::new(output);
+        let output = Box::new(Output { read, status, is_lost: None, _process: process });
         Ok(Running { output, ended: Box::pin(ended) })
     }
 }
@@ -115,6 +116,8 @@ type Told = Shared<BoxFuture<'static, Option<Status>>>;
 struct Output {
     read: Box<dyn AsyncRead + Send + Sync + Unpin>,
     status: Told,
+    /// Known once `status` has told, which it does once.
+    is_lost: Option<bool>,
     _process: AttachedProcess,
 }
 
@@ -127,14 +130,21 @@ impl AsyncRead for Output {
         if let ready @ Poll::Ready(_) = Pin::new(&mut self.read).poll_read(context, buffer) {
             return ready;
         }
-        // The client library leaves the stream of a lost connection open for ever.
-        if let Poll::Ready(None) = Pin::new(&mut self.status).poll(context) {
-            return match Pin::new(&mut self.read).poll_read(context, buffer) {
-                Poll::Pending => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-                ready @ Poll::Ready(_) => ready,
-            };
+        let is_lost = match self.is_lost {
+            Some(is_lost) => is_lost,
+            None => match Pin::new(&mut self.status).poll(context) {
+                Poll::Ready(status) => *self.is_lost.insert(status.is_none()),
+                Poll::Pending => false,
+            },
+        };
+        if !is_lost {
+            return Poll::Pending;
         }
-        Poll::Pending
+        // The client library leaves the stream of a lost connection open for ever.
+        match Pin::new(&mut self.read).poll_read(context, buffer) {
+            Poll::Pending => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            ready @ Poll::Ready(_) => ready,
+        }
     }
 }
 
