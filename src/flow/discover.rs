@@ -21,6 +21,7 @@ pub(super) async fn run(arguments: &Discover, context: &Context) -> Result<Outco
         kind: "discover",
         version: 1,
         sources: sources.iter().map(|it| DiscoveredSource::new(it, context_name.clone())).collect(),
+        pods: facts.pods.len(),
         unseen: facts.unseen,
         namespace,
     }))

@@ -13,6 +13,8 @@ pub struct DiscoverReport {
     pub version: u32,
     pub namespace: String,
     pub sources: Vec<DiscoveredSource>,
+    /// Of the namespace, whatever they run.
+    pub pods: usize,
     /// What could not be looked at.
     pub unseen: Vec<String>,
 }
@@ -126,12 +128,18 @@ const fn key(wanted: &Wanted) -> &'static str {
 
 impl fmt::Display for DiscoverReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { namespace, sources, unseen, .. } = self;
+        let Self { namespace, sources, pods, unseen, .. } = self;
         for what in unseen {
             writeln!(f, "# not looked at: {what}")?;
         }
         if sources.is_empty() {
-            return writeln!(f, "# no Redis or Valkey runs in namespace {namespace}");
+            return match pods {
+                0 => writeln!(f, "# namespace {namespace} has no pods: is this its name?"),
+                _ => writeln!(
+                    f,
+                    "# none of the {pods} pods of namespace {namespace} runs Redis or Valkey"
+                ),
+            };
         }
         writeln!(f, "sources:")?;
         sources.iter().try_for_each(|source| write!(f, "{source}"))
