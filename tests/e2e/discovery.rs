@@ -121,8 +121,9 @@ fn an_installation_of_the_same_names_elsewhere_may_not_write_below_a_prefix() {
     assert!(told(&output).contains("belongs to another installation"), "{}", told(&output));
 }
 
-/// Someone with the rights of deploy/rbac.yaml and no other.
-fn minimal(namespace: &Namespace, laptop: &mut Laptop) {
+/// The service account `redis-backup` with the rights of deploy/rbac.yaml.
+#[must_use = "what is of the whole cluster goes with it"]
+pub fn grant(namespace: &Namespace) -> ClusterWide {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/rbac.yaml");
     let rights = fs::read_to_string(path).unwrap();
     let rights = rights.replace("namespace: shop", &format!("namespace: {}", namespace.name));
@@ -140,6 +141,12 @@ fn minimal(namespace: &Namespace, laptop: &mut Laptop) {
         &format!("kind: ClusterRole, name: redis-backup-{}}}", namespace.name),
     );
     namespace.apply(&rights);
+    ClusterWide(namespace.name.clone())
+}
+
+/// Someone with the rights of deploy/rbac.yaml and no other.
+fn minimal(namespace: &Namespace, laptop: &mut Laptop) -> ClusterWide {
+    let cluster_wide = grant(namespace);
     let token = namespace.ask(&["create", "token", "redis-backup"]);
     let mut config: Value =
         serde_json::from_str(&ask(&["config", "view", "--raw", "--minify", "-o", "json"])).unwrap();
@@ -147,10 +154,12 @@ fn minimal(namespace: &Namespace, laptop: &mut Laptop) {
     let path = laptop.folder.path().join("kubeconfig");
     fs::write(&path, config.to_string()).unwrap();
     laptop.kubeconfig = Some(path);
+    cluster_wide
 }
 
 /// What is of the whole cluster does not go with the namespace.
-struct ClusterWide(String);
+#[derive(Debug)]
+pub struct ClusterWide(String);
 
 impl Drop for ClusterWide {
     fn drop(&mut self) {
@@ -166,8 +175,7 @@ impl Drop for ClusterWide {
 fn the_rights_of_the_role_are_enough_and_each_that_is_missing_is_named() {
     let (namespace, mut laptop) = plain("rights");
     let name = namespace.name.clone();
-    let _cluster_wide = ClusterWide(name.clone());
-    minimal(&namespace, &mut laptop);
+    let _cluster_wide = minimal(&namespace, &mut laptop);
     let checked = laptop.well(&["check", "plain"]);
     assert!(checked.contains("rights are granted; reached by port-forward"), "{checked}");
     let backup = laptop.well(&["backup", "plain"]);

@@ -12,6 +12,14 @@ pub struct Installation {
     pub jobs: &'static [&'static str],
 }
 
+/// An entry of a Secret of an installation, and what it holds.
+#[derive(Debug)]
+pub struct Password {
+    pub secret: &'static str,
+    pub key: &'static str,
+    pub text: &'static str,
+}
+
 pub const PLAIN: Installation =
     Installation { file: "plain", workloads: &["statefulset/redis"], jobs: &[] };
 

@@ -14,9 +14,17 @@ mod by_address;
 mod by_exec;
 mod cluster;
 mod discovery;
+mod every_installation;
 mod installation;
 mod jobs;
+mod live;
 mod namespace;
 mod plain;
 mod product;
 mod s3;
+#[expect(dead_code, unused_imports, reason = "the integration tests use all of it")]
+mod servers;
+#[expect(dead_code, reason = "the integration tests use all of it")]
+#[path = "../it/throw_away.rs"]
+mod throw_away;
+mod writer;

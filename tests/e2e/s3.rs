@@ -3,7 +3,7 @@
 use std::{fs, sync::OnceLock};
 
 use crate::{
-    cluster::{apply, ask},
+    cluster::{apply, ask, get},
     namespace::Namespace,
 };
 
@@ -21,8 +21,16 @@ pub fn store_of(namespace: &Namespace) -> String {
     });
     let keys = [("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)];
     namespace.secret("redis-backup-s3", &keys);
-    format!(
-        "s3://backups/{}?endpoint=http://s3.s3-test:7070&region=us-east-1&pathStyle=true",
-        namespace.name
-    )
+    url(namespace, "s3.s3-test")
+}
+
+/// The same store by the address of its service, which this machine reaches.
+pub fn store_from_here(namespace: &Namespace) -> String {
+    let service = get(&["--namespace", "s3-test", "service", "s3"]);
+    url(namespace, service["spec"]["clusterIP"].as_str().unwrap())
+}
+
+fn url(namespace: &Namespace, host: &str) -> String {
+    let prefix = &namespace.name;
+    format!("s3://backups/{prefix}?endpoint=http://{host}:7070&region=us-east-1&pathStyle=true")
 }

@@ -16,6 +16,7 @@ mod cli;
 mod container;
 mod crash;
 mod data_directory;
+mod dataset;
 mod faults;
 mod jobs;
 mod journeys;

@@ -57,11 +57,15 @@ impl Server {
         self.child.id()
     }
 
+    pub(crate) fn connection(&mut self) -> &mut redis::Connection {
+        &mut self.connection
+    }
+
     /// Words are parted by a space each, but those behind a `|` are one.
     pub(crate) fn ask<T: redis::FromRedisValue>(&mut self, command: &str) -> T {
         let (words, last) = command.split_once('|').unwrap_or((command, ""));
         let words = words.trim_end().split(' ').chain(Some(last).filter(|last| !last.is_empty()));
-        redis::Cmd::new().arg(words.collect::<Vec<_>>()).query(&mut self.connection).unwrap()
+        redis::Cmd::new().arg(words.collect::<Vec<_>>()).query(self.connection()).unwrap()
     }
 
     /// Of database 0, sorted.
