@@ -93,6 +93,7 @@ impl Failure {
             | Self::Capture { .. }
             | Self::CapturedFile { .. }
             | Self::Unsettled { .. }
+            | Self::Password { .. }
             | Self::Overdue { .. } => Exit::SourceUnavailable,
             Self::Spool(source) => exit_of_spool(source),
             // Nothing is wrong with the backup, and the same call with another identity reads it.

@@ -65,6 +65,11 @@ impl Failure {
             Self::Server(source) => hint_of_server(source).into(),
             Self::Local { .. } => "look at the path, its permissions and the free space".into(),
             Self::Worker { .. } => "this is a bug; please report it with the log".into(),
+            Self::Password { .. } => {
+                "a Secret that changed is not what a running server has: set one right, or restart the pods; \
+                 another password is named by `auth: {passwordFrom: …}`"
+                    .into()
+            }
             Self::Ended { .. } => "nothing is half done: run again".into(),
         }
     }

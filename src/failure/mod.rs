@@ -84,6 +84,16 @@ pub enum Failure {
         #[source]
         source: redis_node::Error,
     },
+    #[error(
+        "log in to source {source_name} with the password of its pods, {:?} of Secret {}",
+        entry.key, entry.secret
+    )]
+    Password {
+        source_name: SourceName,
+        entry: workload::facts::SecretKey,
+        #[source]
+        source: redis_node::Error,
+    },
     #[error("resolve the topology of source {source_name}")]
     Topology {
         source_name: SourceName,

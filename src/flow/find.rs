@@ -9,13 +9,13 @@ use crate::{
         manifest::TopologyKind,
         source::{NodeAddress, SourceAddress},
         topology::{self, Shard, Topology},
-        workload::{self, Workload},
+        workload::{self, Workload, facts::SecretKey},
     },
     edge::{
         kubernetes::{Client, Error, Reach, Way, discovery, exec::ContainerShell},
         live_directory::Shell,
         redis_node::{
-            Access, Credentials, Dial,
+            self, Access, Credentials, Dial,
             inspect::{SourceAccess, observe},
             tls::{self, Tls},
             watched,
@@ -39,6 +39,8 @@ pub(super) struct Pods {
     pub(super) cluster: Cluster,
     /// The cluster's own id with namespace and workload.
     identity: String,
+    /// From which the password of its nodes was read, where no config gave one.
+    password_entry: Option<SecretKey>,
     /// In sentences for people.
     pub(super) notes: Vec<String>,
 }
@@ -82,11 +84,21 @@ impl Found {
             }
             None => self.address.clone(),
         };
-        let observed = observe(&address, &self.access)
-            .await
-            .map_err(|source| Failure::Observe { source_name: self.name.clone(), source })?;
+        let observed =
+            observe(&address, &self.access).await.map_err(|source| self.not_observed(source))?;
         let resolved = topology::resolve(&observed);
         Ok(resolved.map(|topology| self.identified(topology)))
+    }
+
+    fn not_observed(&self, source: redis_node::Error) -> Failure {
+        let source_name = self.name.clone();
+        let entry = self.pods.as_ref().and_then(|pods| pods.password_entry.clone());
+        match (source, entry) {
+            (source @ redis_node::Error::AuthenticationRefused { .. }, Some(entry)) => {
+                Failure::Password { source_name, entry, source }
+            }
+            (source, _) => Failure::Observe { source_name, source },
+        }
     }
 
     /// Addresses of pods do not last, and sentinels everywhere watch a `mymaster`.
@@ -177,6 +189,7 @@ async fn find_pods(
     let attempt = format!("find source {name}");
     let id = discovery::cluster_id(&client).await.map_err(failed(attempt.clone()))?;
     let mut notes = workload.unsure.clone();
+    let mut password_entry = None;
     if access.nodes.credentials.password.is_none()
         && let Some(key) = &workload.auth
     {
@@ -187,6 +200,7 @@ async fn find_pods(
         if access.sentinels.credentials.password.is_none() {
             access.sentinels.credentials.password = password;
         }
+        password_entry = Some(key.clone());
     }
     if workload.speaks_tls && access.nodes.tls.is_none() {
         notes.push("its pods speak TLS: `tls: {caFile: PATH}` makes us speak it, too".to_owned());
@@ -199,7 +213,7 @@ async fn find_pods(
     access.sentinels.dial = Some(dial);
     let address = address(name, &workload, &access).await?;
     let identity = format!("{id}/{}", Workload::address(&cluster.namespace, &cluster.wanted));
-    let pods = Some(Pods { reach, cluster: cluster.clone(), identity, notes });
+    let pods = Some(Pods { reach, cluster: cluster.clone(), identity, password_entry, notes });
     Ok(Found { name: name.clone(), address, access, pods })
 }
 
