@@ -27,7 +27,7 @@ pub(super) fn role(container: &Container) -> Role {
     let says = |word: &str| container.words.iter().any(|given| given.contains(word));
     let image = image_name(&container.image);
     let name = container.name.as_str();
-    if name.contains("exporter") || image.contains("exporter") || name.contains("metrics") {
+    if is_exporter(container) {
         return Role::Other;
     }
     let listens = |number| container.ports.iter().any(|port| port.number == number);
@@ -46,6 +46,13 @@ pub(super) fn role(container: &Container) -> Role {
         || image.starts_with("valkey")
         || listens(REDIS_PORT);
     if is_redis { Role::Redis } else { Role::Other }
+}
+
+pub(super) fn is_exporter(container: &Container) -> bool {
+    let name = container.name.as_str();
+    name.contains("exporter")
+        || name.contains("metrics")
+        || image_name(&container.image).contains("exporter")
 }
 
 /// `redis` of `quay.io/opstree/redis:v7`.

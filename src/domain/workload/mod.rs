@@ -307,8 +307,14 @@ fn redis_of<'a>(pod: &'a Pod, wanted: &Wanted, choice: &Choice) -> Result<&'a Co
             }
         });
     }
-    let redis: Vec<&Container> =
+    let mut redis: Vec<&Container> =
         pod.containers.iter().filter(|it| container::role(it) == Role::Redis).collect();
+    if redis.is_empty() && is_of_an_operator(&wanted) {
+        // Images of any name, told by the environment alone what they are to be.
+        let is_server =
+            |it: &&Container| container::role(it) == Role::Other && !container::is_exporter(it);
+        redis.extend(pod.containers.iter().filter(is_server));
+    }
     match redis.as_slice() {
         [one] => Ok(one),
         [] => Err(Error::NoRedis { wanted, pod: pod_name, containers: names() }),
@@ -316,6 +322,14 @@ fn redis_of<'a>(pod: &'a Pod, wanted: &Wanted, choice: &Choice) -> Result<&'a Co
             let containers = several.iter().map(|it| it.name.clone()).collect();
             Err(Error::SeveralRedis { wanted, pod: pod_name, containers })
         }
+    }
+}
+
+/// Whose pods are servers of Redis whatever they look like.
+const fn is_of_an_operator(wanted: &Wanted) -> bool {
+    match wanted {
+        Wanted::RedisFailover(_) | Wanted::RedisCluster(_) | Wanted::RedisReplication(_) => true,
+        Wanted::StatefulSet(_) | Wanted::Selector(_) => false,
     }
 }
 

@@ -293,6 +293,19 @@ spec: {auth: {secretPath: redis-auth}}";
 }
 
 #[test]
+fn the_one_container_that_an_operator_makes_is_the_server_whatever_its_image_is_called() {
+    let set =
+        alone("", "").replace("image: redis, ports: [{containerPort: 6379}]", "image: mirror/kv:7");
+    let exporter = "containers: [{name: redis-exporter, image: quay.io/opstree/redis-exporter}, ";
+    let facts = facts(&set.replace("containers: [", exporter));
+    let replication = Wanted::RedisReplication("cache".to_owned());
+    let workload = resolve(&facts, &replication, &Choice::default()).unwrap();
+    assert_eq!(workload.members[0].container, "cache");
+    let by_hand = resolve(&facts, &Wanted::StatefulSet("cache".to_owned()), &Choice::default());
+    assert!(matches!(by_hand, Err(Error::NoRedis { .. })), "{by_hand:?}");
+}
+
+#[test]
 fn a_service_of_one_pod_is_a_name_of_it_and_one_of_several_is_not() {
     let service = |name: &str, key: &str, value: &str| {
         format!(
