@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    by_address::{KEYS, KEYS_AS_TOLD, certificates, fill_cluster, wait_for_quorum},
-    cluster::{ask, kubeconfig, kubectl, told, wait_for},
+    cluster::{ask, kubeconfig, told, wait_for},
     installation::{ANALYTICS_TLS, PLAIN, SHOP},
     namespace::{Namespace, PATIENCE},
+    ready::{KEYS, KEYS_AS_TOLD, certificates, fill_cluster, wait_for_quorum},
+    rights::{Rights, kubeconfig_of_account},
 };
 
 /// A folder with a config and a store, and the kubeconfig of whoever shall act.
@@ -121,61 +122,20 @@ fn an_installation_of_the_same_names_elsewhere_may_not_write_below_a_prefix() {
     assert!(told(&output).contains("belongs to another installation"), "{}", told(&output));
 }
 
-/// The service account `redis-backup` with the rights of deploy/rbac.yaml.
-#[must_use = "what is of the whole cluster goes with it"]
-pub fn grant(namespace: &Namespace) -> ClusterWide {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/rbac.yaml");
-    let rights = fs::read_to_string(path).unwrap();
-    let rights = rights.replace("namespace: shop", &format!("namespace: {}", namespace.name));
-    // Of the whole cluster: other tests have theirs.
-    let rights = rights.replace(
-        "kind: ClusterRole\nmetadata:\n  name: redis-backup",
-        &format!("kind: ClusterRole\nmetadata:\n  name: redis-backup-{}", namespace.name),
-    );
-    let rights = rights.replace(
-        "kind: ClusterRoleBinding\nmetadata:\n  name: redis-backup",
-        &format!("kind: ClusterRoleBinding\nmetadata:\n  name: redis-backup-{}", namespace.name),
-    );
-    let rights = rights.replace(
-        "kind: ClusterRole, name: redis-backup}",
-        &format!("kind: ClusterRole, name: redis-backup-{}}}", namespace.name),
-    );
-    namespace.apply(&rights);
-    ClusterWide(namespace.name.clone())
-}
-
 /// Someone with the rights of deploy/rbac.yaml and no other.
-fn minimal(namespace: &Namespace, laptop: &mut Laptop) -> ClusterWide {
-    let cluster_wide = grant(namespace);
-    let token = namespace.ask(&["create", "token", "redis-backup"]);
-    let mut config: Value =
-        serde_json::from_str(&ask(&["config", "view", "--raw", "--minify", "-o", "json"])).unwrap();
-    config["users"][0]["user"] = json!({"token": token.trim()});
+fn minimal(namespace: &Namespace, laptop: &mut Laptop) -> Rights {
+    let rights = Rights::apply(namespace);
     let path = laptop.folder.path().join("kubeconfig");
-    fs::write(&path, config.to_string()).unwrap();
+    fs::write(&path, kubeconfig_of_account(namespace)).unwrap();
     laptop.kubeconfig = Some(path);
-    cluster_wide
-}
-
-/// What is of the whole cluster does not go with the namespace.
-#[derive(Debug)]
-pub struct ClusterWide(String);
-
-impl Drop for ClusterWide {
-    fn drop(&mut self) {
-        let kinds = ["clusterrolebinding", "clusterrole"];
-        for kind in kinds {
-            let name = format!("redis-backup-{}", self.0);
-            let _ = kubectl(&["delete", kind, &name]).output();
-        }
-    }
+    rights
 }
 
 #[test]
 fn the_rights_of_the_role_are_enough_and_each_that_is_missing_is_named() {
     let (namespace, mut laptop) = plain("rights");
     let name = namespace.name.clone();
-    let _cluster_wide = minimal(&namespace, &mut laptop);
+    let rights = minimal(&namespace, &mut laptop);
     let checked = laptop.well(&["check", "plain"]);
     assert!(checked.contains("rights are granted; reached by port-forward"), "{checked}");
     let backup = laptop.well(&["backup", "plain"]);
@@ -197,9 +157,9 @@ fn the_rights_of_the_role_are_enough_and_each_that_is_missing_is_named() {
         assert_eq!(output.status.code(), Some(12), "{resource} {verb}: {}", told(&output));
     }
     set_rules(&namespace, &all["rules"]);
-    let all = ask(&["get", "clusterrole", &format!("redis-backup-{name}"), "-o", "json"]);
+    let all = ask(&["get", "clusterrole", &rights.cluster_role, "-o", "json"]);
     assert!(all.contains("kube-system"), "{all}");
-    ask(&["delete", "clusterrolebinding", &format!("redis-backup-{name}")]);
+    ask(&["delete", "clusterrolebinding", &rights.cluster_role]);
     let output = laptop.run(&["backup", "plain"]);
     assert_eq!(output.status.code(), Some(12), "{}", told(&output));
     assert!(told(&output).contains("namespaces get in the whole cluster"), "{}", told(&output));

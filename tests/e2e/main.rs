@@ -10,7 +10,7 @@
 )]
 #![expect(unreachable_pub, reason = "`pub` says what a module offers; a binary offers nothing")]
 
-mod by_address;
+mod broken_source;
 mod by_exec;
 mod cluster;
 mod discovery;
@@ -23,6 +23,8 @@ mod namespace;
 mod place;
 mod plain;
 mod product;
+mod ready;
+mod rights;
 mod s3;
 #[expect(dead_code, unused_imports, reason = "the integration tests use all of it")]
 mod servers;

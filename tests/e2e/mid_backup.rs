@@ -145,7 +145,7 @@ impl Stage {
     fn is_settled(&self) {
         self.live().primaries();
         if let Some((words, master)) = self.place.row.sentinel {
-            crate::by_address::wait_for_quorum(&self.place.namespace, words, master);
+            crate::ready::wait_for_quorum(&self.place.namespace, words, master);
         }
     }
 

@@ -3,14 +3,15 @@
 use serde_json::{Value, json};
 
 use crate::{
-    by_address::{certificates, wait_for_quorum},
-    discovery::{ClusterWide, grant},
     installation::{
         ANALYTICS, ANALYTICS_TLS, GATEWAY, Installation, LEADERS, OPERATOR, PLAIN, Password, SHOP,
+        SMALL_DISK,
     },
     live::Live,
     namespace::Namespace,
     product::{self, Ended, Given},
+    ready::{certificates, wait_for_quorum},
+    rights::Rights,
     s3,
 };
 
@@ -158,6 +159,18 @@ pub const LEADERS_ROW: Row = Row {
     ..ANALYTICS_ROW
 };
 
+/// Valkey, without append-only files, on a volume that a test can fill.
+pub const SMALL_DISK_ROW: Row = Row {
+    name: "small-disk",
+    installation: &SMALL_DISK,
+    password: None,
+    server: "valkey-8.1",
+    image: "localhost/valkey:8.1",
+    dial: "valkey-cli -h redis",
+    has_aof: false,
+    ..PLAIN_ROW
+};
+
 /// An installation that is up, and what its backups need.
 #[derive(Debug)]
 pub struct Place {
@@ -166,7 +179,7 @@ pub struct Place {
     /// As pods name it, and as this machine does.
     pub store: String,
     pub store_from_here: String,
-    _rights: ClusterWide,
+    _rights: Rights,
 }
 
 impl Row {
@@ -182,29 +195,35 @@ impl Place {
 
     /// `purpose` tells it from others of the same row.
     pub fn prepare_as(purpose: &str, row: &'static Row) -> Self {
-        let namespace = Namespace::create_lenient(purpose);
-        let store = s3::store_of(&namespace);
-        let store_from_here = s3::store_from_here(&namespace);
-        let _rights = grant(&namespace);
+        let place = Self::empty(purpose, row);
         if row.speaks_tls() {
-            let authority = certificates(&namespace);
+            let authority = certificates(&place.namespace);
             let password = ("password", row.password.as_ref().unwrap().text);
-            namespace.secret("client", &[password, ("ca.crt", &authority)]);
+            place.namespace.secret("client", &[password, ("ca.crt", &authority)]);
         }
-        namespace.install(row.installation);
-        let place = Self { row, namespace, store, store_from_here, _rights };
-        place.configure("");
+        place.namespace.install(row.installation);
         if let Some((words, master)) = row.sentinel {
             wait_for_quorum(&place.namespace, words, master);
         }
         place
     }
 
-    /// Writes the config of its one source, `it`, with these lines more.
-    pub fn configure(&self, more: &str) {
+    /// Everything but the installation.
+    pub fn empty(purpose: &str, row: &'static Row) -> Self {
+        let namespace = Namespace::create_lenient(purpose);
+        let store = s3::store_of(&namespace);
+        let store_from_here = s3::store_from_here(&namespace);
+        let _rights = Rights::apply(&namespace);
+        let place = Self { row, namespace, store, store_from_here, _rights };
+        place.configure();
+        place
+    }
+
+    /// Writes the config of its one source, `it`.
+    fn configure(&self) {
         let tls = if self.row.speaks_tls() { "    tls: {caFile: /secret/ca.crt}\n" } else { "" };
         let config = format!(
-            "sources:\n  it:\n    kubernetes: {{namespace: {}, {}}}\n{tls}{more}",
+            "sources:\n  it:\n    kubernetes: {{namespace: {}, {}}}\n{tls}",
             self.namespace.name, self.row.workload
         );
         self.namespace.apply(
