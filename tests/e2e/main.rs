@@ -26,9 +26,18 @@ mod product;
 mod ready;
 mod rights;
 mod s3;
-#[expect(dead_code, unused_imports, reason = "the integration tests use all of it")]
+#[expect(
+    clippy::expect_used,
+    dead_code,
+    unused_imports,
+    reason = "the integration tests use all of it, and so they write"
+)]
 mod servers;
-#[expect(dead_code, reason = "the integration tests use all of it")]
+#[expect(
+    clippy::expect_used,
+    dead_code,
+    reason = "the integration tests use all of it, and so they write"
+)]
 #[path = "../it/throw_away.rs"]
 mod throw_away;
 mod writer;

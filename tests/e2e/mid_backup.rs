@@ -31,7 +31,7 @@ fn whatever_befalls_a_sentinel_installation_its_backups_are_whole_or_absent() {
         });
         tried_another(&ended);
     }
-    let ended = stage.backed_up_while("evicted", "bgsave", |scene| scene.evict());
+    let ended = stage.backed_up_while("evicted", "bgsave", |scene| scene.evict(&scene.captured));
     tried_another(&ended);
     stage.backed_up_while("primary-killed", "bgsave", |scene| {
         scene.kill(&scene.primary);
@@ -178,12 +178,11 @@ impl Stage {
     fn pod_at(&self, host: &str) -> Option<String> {
         let pods = self.place.namespace.get(&["pods"]);
         let pods = pods["items"].as_array().unwrap();
-        let pod = pods.iter().find_map(|pod| {
+        pods.iter().find_map(|pod| {
             let name = pod["metadata"]["name"].as_str()?;
             let is_it = pod["status"]["podIP"] == host || host.split('.').next() == Some(name);
             is_it.then(|| name.to_owned())
-        });
-        pod
+        })
     }
 
     /// Of each node that answers; one that starts again has none.
@@ -202,8 +201,8 @@ impl Scene<'_> {
     }
 
     /// As a drain of its node does it.
-    fn evict(&self) {
-        let (namespace, pod) = (&self.place.namespace, &self.captured);
+    fn evict(&self, pod: &str) {
+        let namespace = &self.place.namespace;
         let metadata = json!({"name": pod, "namespace": namespace.name});
         let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata});
         let folder = tempfile::tempdir().unwrap();
@@ -225,7 +224,7 @@ fn migrate_slots(scene: &Scene<'_>) {
     let ids: Vec<&str> = primaries.filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(ids.len(), 3, "{nodes}");
     let reshard = format!(
-        "redis-cli --cluster reshard 127.0.0.1:6379 --cluster-from {} --cluster-to {} --cluster-slots 30 --cluster-yes",
+        "redis-cli --cluster reshard $POD_IP:6379 --cluster-from {} --cluster-to {} --cluster-slots 30 --cluster-yes",
         ids[0], ids[1]
     );
     shell(&reshard);

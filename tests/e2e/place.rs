@@ -213,8 +213,8 @@ impl Place {
         let namespace = Namespace::create_lenient(purpose);
         let store = s3::store_of(&namespace);
         let store_from_here = s3::store_from_here(&namespace);
-        let _rights = Rights::apply(&namespace);
-        let place = Self { row, namespace, store, store_from_here, _rights };
+        let rights = Rights::apply(&namespace);
+        let place = Self { row, namespace, store, store_from_here, _rights: rights };
         place.configure();
         place
     }
