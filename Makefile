@@ -23,9 +23,11 @@ cluster: ## a real Kubernetes of one node on this machine, as root; see tests/cl
 cluster-down: ## end that cluster; what was built for it stays
 	tests/cluster/down
 
-e2e: ## end-to-end tests on a real Kubernetes: that cluster, or with KUBECONFIG set yours
+# A node takes 110 pods, and some tests have fifteen.
+E2E_THREADS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
+e2e: servers ## end-to-end tests on a real Kubernetes: that cluster, or with KUBECONFIG set yours
 	@if [ -z "$$KUBECONFIG" ]; then tests/cluster/up && tests/cluster/install-operators && tests/cluster/build-product; fi
-	cargo test --locked --test e2e
+	cargo test --locked --test e2e -- --test-threads $(E2E_THREADS)
 
 lint: ## format, clippy with its warnings as errors, and dependencies where cargo-deny is installed
 	cargo fmt --check
