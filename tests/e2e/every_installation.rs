@@ -25,6 +25,7 @@ use crate::{
 };
 
 const KEYS: usize = 800;
+const METHODS: [&str; 2] = ["bgsave", "replication"];
 
 #[test]
 fn plain_is_backed_up_while_it_is_written_to_and_comes_back_value_by_value() {
@@ -63,14 +64,14 @@ fn leaders_are_backed_up_while_they_are_written_to_and_come_back_value_by_value(
 
 fn backs_up(row: &'static Row) {
     let place = &Place::prepare(row);
-    let live = place.live();
+    let (live, forms) = (place.live(), forms(row));
     live.each_primary(|connection| fill(connection, 51, KEYS));
 
     let password = row.password.as_ref();
     let writer = Writer::start(&place.namespace, row.image, row.dial, password, row.speaks_tls());
     wait_for("the writer", PATIENCE, || (live.counted() > 100).then_some(()));
     by_address(place);
-    for (method, forms) in captures(row) {
+    for method in METHODS {
         let before = live.counted();
         let manifest = out_of_its_pods(place, "written", method, forms);
         let after = live.counted();
@@ -85,7 +86,7 @@ fn backs_up(row: &'static Row) {
     writer.stop();
 
     let quiet = live.digest();
-    for (method, forms) in captures(row) {
+    for method in METHODS {
         let manifest = out_of_its_pods(place, "quiet", method, forms);
         for form in forms.split(',') {
             assert_same(&quiet, &digest_of_backup(place, &manifest, form));
@@ -95,9 +96,9 @@ fn backs_up(row: &'static Row) {
     place.holds_no_lease();
 }
 
-/// Methods with forms. Append-only files are read by exec whatever the method.
-fn captures(row: &Row) -> [(&'static str, &'static str); 2] {
-    [("bgsave", if row.has_aof { "rdb,aof" } else { "rdb" }), ("replication", "rdb")]
+/// What is captured by each method. Append-only files are read by exec whatever the method.
+const fn forms(row: &Row) -> &'static str {
+    if row.has_aof { "rdb,aof" } else { "rdb" }
 }
 
 /// Over replication, by names and a password that somebody configured.

@@ -112,7 +112,7 @@ impl Stage {
         if ended.exit == 0 {
             self.is_whole(name);
         }
-        eprintln!("{name} by {method}: exit {}", ended.exit);
+        eprintln!("{name} by {method}: exit {}\n{}", ended.exit, ended.log);
         self.is_settled();
         ended
     }
