@@ -8,7 +8,7 @@ use crate::{
     cluster::wait_for,
     live::Live,
     namespace::PATIENCE,
-    place::{ANALYTICS_ROW, Place, Row, SHOP_ROW},
+    place::{ANALYTICS_ROW, GATEWAY_ROW, Place, Row, SHOP_ROW},
     product::{self, Ended},
 };
 
@@ -20,37 +20,33 @@ const DELAY: &str = "10000";
 #[test]
 fn whatever_befalls_a_sentinel_installation_its_backups_are_whole_or_absent() {
     let stage = Stage::prepare("mid-backup", &SHOP_ROW);
-    let whole = |ended: &Ended| assert_eq!(ended.exit, 0, "{}", ended.log);
-    let tried_another = |ended: &Ended| {
-        whole(ended);
-        assert!(ended.log.contains("trying the next way"), "{}", ended.log);
-    };
     for method in ["bgsave", "replication"] {
-        let ended = stage.backed_up_while(&format!("deleted-{method}"), method, |scene| {
-            scene.kill(&scene.captured);
-        });
-        tried_another(&ended);
+        let name = format!("deleted-{method}");
+        let kill = |scene: &Scene<'_>| scene.kill(&scene.captured);
+        from_another(&stage.backed_up_while(&name, method, kill));
     }
-    let ended = stage.backed_up_while("evicted", "bgsave", |scene| scene.evict(&scene.captured));
-    tried_another(&ended);
-    stage.backed_up_while("primary-killed", "bgsave", |scene| {
-        scene.kill(&scene.primary);
-    });
+    let evict = |scene: &Scene<'_>| scene.evict(&scene.captured);
+    from_another(&stage.backed_up_while("evicted", "bgsave", evict));
+    stage.backed_up_while("primary-killed", "bgsave", |scene| scene.kill(&scene.primary));
     for method in ["bgsave", "replication"] {
         stage.backed_up_while(&format!("failed-over-{method}"), method, |scene| {
-            let sentinel = ["exec", "redis-sentinel-0", "--", "redis-cli", "-p", "26379"];
-            let failover = ["sentinel", "failover", "mymaster"];
-            assert_eq!(
-                scene.place.namespace.ask(&[&sentinel[..], &failover].concat()).trim(),
-                "OK"
-            );
+            scene.ask_sentinel_to("failover");
         });
     }
+    let restart = ["rollout", "restart", "statefulset/redis"];
     stage.backed_up_while("restarted", "replication", |scene| {
-        scene.place.namespace.ask(&["rollout", "restart", "statefulset/redis"]);
+        scene.place.namespace.ask(&restart);
     });
-    let status = ["rollout", "status", "statefulset/redis", "--timeout=180s"];
-    stage.place.namespace.ask(&status);
+    stage.place.namespace.ask(&["rollout", "status", "statefulset/redis", "--timeout=180s"]);
+    whole(&stage.backed_up("at-last"));
+}
+
+#[test]
+fn whatever_befalls_servers_with_sentinels_beside_them_their_backups_are_whole_or_absent() {
+    let stage = Stage::prepare("mid-gateway", &GATEWAY_ROW);
+    let kill = |scene: &Scene<'_>| scene.kill(&scene.captured);
+    from_another(&stage.backed_up_while("deleted", "replication", kill));
+    stage.backed_up_while("failed-over", "bgsave", |scene| scene.ask_sentinel_to("failover"));
     whole(&stage.backed_up("at-last"));
 }
 
@@ -58,16 +54,23 @@ fn whatever_befalls_a_sentinel_installation_its_backups_are_whole_or_absent() {
 fn whatever_befalls_a_cluster_its_backups_are_whole_or_absent() {
     let stage = Stage::prepare("mid-cluster", &ANALYTICS_ROW);
     let ended = stage.backed_up_while("migrated", "bgsave", migrate_slots);
-    assert_eq!(ended.exit, 0, "{}", ended.log);
+    whole(&ended);
     assert!(ended.log.contains("slots moved between shards"), "{}", ended.log);
-
-    let ended = stage.backed_up_while("deleted", "bgsave", |scene| scene.kill(&scene.captured));
-    assert_eq!(ended.exit, 0, "{}", ended.log);
-    assert!(ended.log.contains("trying the next way"), "{}", ended.log);
-
+    let kill = |scene: &Scene<'_>| scene.kill(&scene.captured);
+    from_another(&stage.backed_up_while("deleted", "bgsave", kill));
     stage.backed_up_while("primary-killed", "replication", |scene| scene.kill(&scene.primary));
-    let ended = stage.backed_up("at-last");
+    whole(&stage.backed_up("at-last"));
+}
+
+#[track_caller]
+fn whole(ended: &Ended) {
     assert_eq!(ended.exit, 0, "{}", ended.log);
+}
+
+#[track_caller]
+fn from_another(ended: &Ended) {
+    whole(ended);
+    assert!(ended.log.contains("trying the next way"), "{}", ended.log);
 }
 
 /// An installation whose saves last as long as they are wanted to.
@@ -198,6 +201,14 @@ impl Stage {
 impl Scene<'_> {
     fn kill(&self, pod: &str) {
         self.place.namespace.ask(&["delete", "pod", pod, "--grace-period=0", "--force"]);
+    }
+
+    /// As a person does it who wants another primary.
+    fn ask_sentinel_to(&self, command: &str) {
+        let (words, master) = self.place.row.sentinel.unwrap();
+        let command = ["--", "redis-cli", "-p", "26379", "sentinel", command, master];
+        let said = self.place.namespace.ask(&[&["exec"], words, &command].concat());
+        assert_eq!(said.trim(), "OK");
     }
 
     /// As a drain of its node does it.
