@@ -106,6 +106,8 @@ pub enum Verb {
     Check(Check),
     /// Take the backups of the config's schedules until it is told to end; tell health and metrics by HTTP.
     Serve(Serve),
+    /// Copy this program to a path, for a container of another image.
+    Install(Install),
     /// Print the JSON Schema of the config file.
     Schema,
     /// Print the completions of a shell.
@@ -549,6 +551,20 @@ pub struct Serve {
     /// Address and port of health and metrics, such as 0.0.0.0:8080 [default: `serve.listen`, else 127.0.0.1:8080].
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub struct Install {
+    /// The file to be made, in a folder that is there. Only an older copy is replaced.
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// Copy what $SSL_CERT_FILE names, or else /etc/ssl/certs/ca-certificates.crt, to this file:
+    /// other images may trust no authority.
+    #[arg(long, value_name = "FILE")]
+    pub authorities: Option<PathBuf>,
+    /// Print what would be installed; change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]

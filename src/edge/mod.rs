@@ -5,6 +5,7 @@ pub mod direct;
 pub mod host_lock;
 pub mod kubernetes;
 pub mod live_directory;
+pub mod program;
 pub mod redis_node;
 pub mod server_process;
 pub mod spool;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::Failure;
 use crate::{
     domain::{manifest, workload},
-    edge::{data_directory, kubernetes, server_process, spool, store},
+    edge::{data_directory, kubernetes, program, server_process, spool, store},
 };
 
 /// Exit codes are an interface: Jobs retry or give up because of them. Never renumbered.
@@ -82,7 +82,8 @@ impl Failure {
             | Self::Usage { .. }
             | Self::Tls { .. }
             | Self::NoBackup { .. }
-            | Self::OtherOrigin { .. } => Exit::Usage,
+            | Self::OtherOrigin { .. }
+            | Self::Install(program::Error::Unsuitable { .. }) => Exit::Usage,
             Self::OpenStore { source, .. } | Self::Store { source, .. } => exit_of_store(source),
             Self::Stores(lost) => lost.first().map_or(Exit::StoreUnavailable, |first| first.exit),
             Self::Kubernetes { source, .. } => exit_of_kubernetes(source),
@@ -114,7 +115,9 @@ impl Failure {
             Self::Incompatible(_) => Exit::Incompatible,
             Self::DataDirectory { source, .. } => exit_of_data_directory(source),
             Self::Server(source) => exit_of_server(source),
-            Self::Local { .. } | Self::Worker { .. } => Exit::Unexpected,
+            Self::Install(program::Error::File { .. })
+            | Self::Local { .. }
+            | Self::Worker { .. } => Exit::Unexpected,
             Self::Ended { signal: Signal::Interrupt } => Exit::Interrupted,
             Self::Ended { signal: Signal::Terminate } => Exit::Terminated,
         }

@@ -3,7 +3,7 @@
 use super::Failure;
 use crate::{
     domain::{manifest, workload},
-    edge::{data_directory, kubernetes, redis_node, server_process, store},
+    edge::{data_directory, kubernetes, program, redis_node, server_process, store},
 };
 
 impl Failure {
@@ -62,8 +62,11 @@ impl Failure {
             Self::Locked { .. } => "wait for it to end; nothing was changed".into(),
             Self::Incompatible(_) => "nothing was changed; use a server that fits".into(),
             Self::DataDirectory { source, .. } => hint_of_data_directory(source).into(),
+            Self::Install(program::Error::Unsuitable { .. }) => {
+                "nothing was changed; name a new file in a folder that is there, such as an emptyDir".into()
+            }
             Self::Server(source) => hint_of_server(source).into(),
-            Self::Local { .. } => "look at the path, its permissions and the free space".into(),
+            Self::Install(program::Error::File { .. }) | Self::Local { .. } => "look at the path, its permissions and the free space".into(),
             Self::Worker { .. } => "this is a bug; please report it with the log".into(),
             Self::Password { .. } => {
                 "a Secret that changed is not what a running server has: set one right, or restart the pods; \

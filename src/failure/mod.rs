@@ -15,7 +15,10 @@ use crate::{
         time_limit::TimeLimit,
         topology, workload,
     },
-    edge::{data_directory, kubernetes, live_directory, redis_node, server_process, spool, store},
+    edge::{
+        data_directory, kubernetes, live_directory, program, redis_node, server_process, spool,
+        store,
+    },
     settings,
 };
 
@@ -189,6 +192,8 @@ pub enum Failure {
         #[source]
         source: data_directory::Error,
     },
+    #[error(transparent)]
+    Install(#[from] program::Error),
     #[error("load a backup in a throw-away server")]
     Server(#[source] server_process::Error),
     #[error("{attempt}")]

@@ -9,6 +9,7 @@ mod examine;
 mod fetch;
 mod find;
 mod inspect;
+mod install;
 mod list;
 mod load;
 mod lock;
@@ -182,6 +183,7 @@ async fn run_verb(cli: Cli, context: &Context) -> Result<Outcome, Failure> {
             context.unless_ended(Box::pin(discover::run(&arguments, context))).await
         }
         Verb::Serve(arguments) => serve::run(&arguments, settings()?, context).await,
+        Verb::Install(arguments) => install::run(&arguments, context),
         Verb::Schema => texts::schema(),
         Verb::Completions(arguments) => Ok(texts::completions(arguments.shell)),
         Verb::Man => texts::manual(),

@@ -9,6 +9,7 @@ mod check;
 mod copy;
 mod discover;
 mod inspect;
+mod install;
 mod list;
 mod mark;
 mod plain;
@@ -31,6 +32,7 @@ pub use self::{
     copy::{CopiedBackup, CopyReport, CopyState, FailedCopy},
     discover::{DiscoverReport, DiscoveredPod, DiscoveredSource},
     inspect::{InspectFailure, InspectReport, InspectedAof, InspectedAofFile, InspectedKeys},
+    install::{InstallReport, InstalledFile},
     list::{ListReport, ListedBackup, ListedDetails, ListedOrigin},
     mark::{MarkReport, MarkedStore},
     plain::{FetchReport, FetchedFile, PlainText},

@@ -13,7 +13,7 @@ use super::{program, run};
 /// A terminal at 3 a.m. is not wide.
 const COLUMNS: usize = 100;
 
-const VERBS: [&str; 12] = [
+const VERBS: [&str; 13] = [
     "backup",
     "list",
     "show",
@@ -23,6 +23,7 @@ const VERBS: [&str; 12] = [
     "fetch",
     "inspect",
     "check",
+    "install",
     "schema",
     "completions",
     "man",

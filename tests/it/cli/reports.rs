@@ -32,6 +32,7 @@ fn each_report_keeps_its_shape() {
     insta::assert_snapshot!("show", go(&["show"], &latest));
     insta::assert_snapshot!("fetch", go(&["fetch"], &latest));
     insta::assert_snapshot!("inspect", go(&["inspect", "dump.rdb"], &[]));
+    insta::assert_snapshot!("install", go(&["install", "./program"], &[]));
     let config = format!("sources: {{sessions: {{nodes: [\"{url}\"]}}}}");
     fs::write(folder.path().join("redis-backup.yaml"), config).unwrap();
     insta::assert_snapshot!("prune", go(&["prune"], &store));
