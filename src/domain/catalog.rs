@@ -239,8 +239,8 @@ pub fn run_key(
     format!("{}{}-{kind}.json", runs_prefix(source), unique_time(at, chance)).parse()
 }
 
-/// When the run began, to the second.
-pub fn time_of_run(key: &Key) -> Option<Timestamp> {
+/// When the run began, or the record was noted, to the second.
+pub fn time_of_key(key: &Key) -> Option<Timestamp> {
     parse_compact_time(key.name().get(..COMPACT_TIME_BYTES)?)
 }
 

@@ -119,6 +119,23 @@ impl Mark {
         }
     }
 
+    /// The level at which it proves a backup.
+    pub const fn proves(self) -> Option<Level> {
+        match self {
+            Self::ProvenStored => Some(Level::Stored),
+            Self::ProvenContent => Some(Level::Content),
+            Self::ProvenLoad => Some(Level::Load),
+            Self::BrokenStored
+            | Self::BrokenContent
+            | Self::BrokenLoad
+            | Self::Pinned
+            | Self::Unpinned
+            | Self::Suspect
+            | Self::Accepted
+            | Self::Unknown => None,
+        }
+    }
+
     pub fn of_word(word: &str) -> Self {
         Self::KNOWN.into_iter().find(|mark| mark.word() == word).unwrap_or(Self::Unknown)
     }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cli::List,
     domain::{
-        catalog::{Key, kind_of, run_key, runs_prefix, time_of_run},
+        catalog::{Key, kind_of, run_key, runs_prefix, time_of_key},
         identity::SourceName,
         record::{self, FAILED, Run},
         retention::{NOTES_KEPT, expired_notes},
@@ -68,7 +68,7 @@ async fn try_expire(
 ) -> Result<usize, Failure> {
     let before = context.now() - NOTES_KEPT;
     let mut keys = keys_of(opened, source).await?;
-    keys.retain(|key| time_of_run(key).is_some_and(|begun| begun < before));
+    keys.retain(|key| time_of_key(key).is_some_and(|begun| begun < before));
     let old = read_all(keys.into_iter().map(|key| (opened.clone(), key)).collect()).await?;
     let mut deleted = 0;
     for key in expired_notes(old.into_iter().map(|(key, listed)| (key, listed.run)).collect()) {

@@ -1,6 +1,9 @@
 //! What the stores tell of a schedule: its newest backups, their proofs, and the attempts that failed. Only reads.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -11,7 +14,7 @@ use crate::{
         identity::{BackupId, StoreName, compact_time, parse_compact_time},
         manifest::{self, Manifest},
         rdb::Content,
-        record::{self, Event, Level, Record, Run, RunKind, Standing, Verification},
+        record::{self, Level, Mark, Run, RunKind, Standing},
     },
     edge::store,
     failure::{Exit, Failure},
@@ -149,6 +152,7 @@ async fn look_into(
     let mut backups = backups(opened, &schedule.source).await?;
     backups.retain(|backup| backup.schedule() == schedule.name.as_str() && backup.begun() <= limit);
     let mut found = InStore { retained: backups.len(), ..InStore::default() };
+    found.verified = proofs(opened, schedule, &backups).await?;
     for backup in backups.into_iter().take(NEWEST_READ) {
         let located = Located { opened: opened.clone(), source: schedule.source.clone(), backup };
         let Some(mut newest) = newest(&located, schedule).await? else { continue };
@@ -158,10 +162,6 @@ async fn look_into(
         let standing = Standing::of(records.iter().map(|record| record.event.mark()));
         if let Some(facts) = &mut newest.facts {
             facts.is_suspect = standing.suspect;
-        }
-        for (level, at) in proofs(records) {
-            let last = found.verified.entry(level).or_insert(at);
-            *last = at.max(*last);
         }
         found.attempted = found.attempted.max(newest.facts.map(|facts| facts.ended));
         found.newest.get_or_insert(newest);
@@ -206,14 +206,32 @@ fn facts(manifest: &Manifest) -> Facts {
     }
 }
 
-/// The last time that each level proved the backup.
-fn proofs(records: Vec<Record>) -> impl Iterator<Item = (Level, Timestamp)> {
-    records.into_iter().filter_map(|record| match record.event {
-        Event::Verified(Verification { level, server: _, findings }) => {
-            findings.is_empty().then_some((level, record.at))
+/// When each level proved one of the backups last, by the names of records alone: a load each week proves a backup that is
+/// long not the newest.
+async fn proofs(
+    opened: &Opened,
+    schedule: &Schedule,
+    backups: &[BackupId],
+) -> Result<BTreeMap<Level, Timestamp>, Failure> {
+    let source = &schedule.source;
+    let prefix = catalog::all_records_prefix(source);
+    let listed = opened.store.list(&prefix).await.map_err(|error| Failure::Store {
+        attempt: format!("list the records of {source} in {}", opened.name),
+        source: error,
+    })?;
+    let backups: BTreeSet<&BackupId> = backups.iter().collect();
+    let mut proofs = BTreeMap::new();
+    for listed in listed {
+        let of_ours = catalog::backup_of_record(source, &listed.key)
+            .is_some_and(|backup| backups.contains(&backup));
+        let mark = catalog::kind_of(&listed.key).map(Mark::of_word);
+        let proof = mark.and_then(Mark::proves).zip(catalog::time_of_key(&listed.key));
+        if let (true, Some((level, at))) = (of_ours, proof) {
+            let last = proofs.entry(level).or_insert(at);
+            *last = at.max(*last);
         }
-        Event::Pinned | Event::Unpinned | Event::Suspect(_) | Event::Accepted => None,
-    })
+    }
+    Ok(proofs)
 }
 
 /// What was noted of the schedule lately. Keys begin with their time: only today's and yesterday's are listed.

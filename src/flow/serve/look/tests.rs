@@ -59,6 +59,14 @@ impl Bench {
         self.write(&format!("runs/{name}"), &run);
     }
 
+    fn proof(&self, id: &str, at: &str, level: &str, findings: &Value) {
+        let event = json!({"verified": {"level": level, "server": null, "findings": findings}});
+        let record = json!({"version": 1, "backup": id, "at": at, "tool": "test", "event": event});
+        let kind = if findings == &json!([]) { "proven" } else { "broken" };
+        let name = format!("{}-0000000000-{kind}-{level}.json", compact_time(at.parse().unwrap()));
+        self.write(&format!("records/{id}/{name}"), &record);
+    }
+
     async fn look(&self) -> InStore {
         let seen = self.look_for("daily").await;
         seen.stores.into_values().next().unwrap().unwrap()
@@ -147,18 +155,28 @@ async fn a_proof_is_told_with_its_level_and_a_failed_one_is_none() {
     for (second, level, findings) in
         [(1, "stored", json!([])), (2, "content", json!([])), (3, "content", json!(["gone"]))]
     {
-        let event = json!({"verified": {"level": level, "server": null, "findings": findings}});
-        let record = json!({
-            "version": 1, "backup": id, "at": format!("2026-11-19T03:00:0{second}Z"),
-            "tool": "test", "event": event,
-        });
-        let name = format!("20261119T03000{second}Z-0000000{second}-verified.json");
-        bench.write(&format!("records/{id}/{name}"), &record);
+        bench.proof(id, &format!("2026-11-19T03:00:0{second}Z"), level, &findings);
     }
     let verified = bench.look().await.verified;
     assert_eq!(verified.get(&Level::Content).copied(), Some(at("2026-11-19T03:00:02Z")));
     assert_eq!(verified.get(&Level::Stored).copied(), Some(at("2026-11-19T03:00:01Z")));
     assert_eq!(verified.get(&Level::Load), None);
+}
+
+#[tokio::test]
+async fn the_load_of_a_backup_that_is_long_not_the_newest_is_told_as_long_as_that_is_kept() {
+    let bench = Bench::new();
+    let ids: Vec<String> =
+        (1..=6).map(|day| format!("2026111{day}T020001Z-daily-aaaaaa")).collect();
+    for (id, day) in ids.iter().zip(1..) {
+        bench.backup(id, "daily", &format!("2026-11-1{day}T02:00:00Z"));
+    }
+    let (kept, gone) = (&ids[0], "20261117T020001Z-daily-aaaaaa");
+    for (id, at) in [(kept.as_str(), "2026-11-12T05:30:00Z"), (gone, "2026-11-17T05:30:00Z")] {
+        bench.proof(id, at, "load", &json!([]));
+    }
+    let verified = bench.look().await.verified;
+    assert_eq!(verified.get(&Level::Load).copied(), Some(at("2026-11-12T05:30:00Z")));
 }
 
 #[tokio::test]
