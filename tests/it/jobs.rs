@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use clap::Parser as _;
 use redis_backup::{
-    cli::{Cli, Verb},
+    cli::{Cli, Verb, VerifyLevel},
     failure::Exit,
     settings::Settings,
 };
@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 fn every_job_calls_the_verb_of_its_name_with_arguments_that_the_program_knows() {
     let files = workloads();
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["backup-daily", "backup-hourly", "check", "prune", "verify"]);
+    let expected = ["backup-daily", "backup-hourly", "check", "prune", "verify", "verify-load"];
+    assert_eq!(names, expected);
     let settings = config();
     for (name, workload) in &files {
         let verb = parsed(&container(workload)["args"]);
@@ -23,8 +24,13 @@ fn every_job_calls_the_verb_of_its_name_with_arguments_that_the_program_knows() 
             settings.schedule(&schedule).unwrap();
             *name == format!("backup-{schedule}")
         } else {
+            let level = match name.as_str() {
+                "verify" => Some(VerifyLevel::Content),
+                "verify-load" => Some(VerifyLevel::Load),
+                _ => None,
+            };
             matches!((name.as_str(), &verb), ("check", Verb::Check(_)) | ("prune", Verb::Prune(_)))
-                || matches!(&verb, Verb::Verify(verify) if name == "verify" && verify.which.latest)
+                || matches!(&verb, Verb::Verify(it) if it.which.latest && Some(it.level) == level)
         };
         assert!(is_the_verb, "{name} calls {verb:?}");
     }
@@ -81,18 +87,73 @@ fn every_job_keeps_to_restricted_pod_security_and_asks_for_what_a_limit_range_wa
         let pod = &job(&workload)["template"]["spec"];
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{name}");
         assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{name}");
-        let container = container(&workload);
         let security = json!({
             "readOnlyRootFilesystem": true,
             "allowPrivilegeEscalation": false,
             "capabilities": {"drop": ["ALL"]},
         });
-        assert_eq!(container["securityContext"], security, "{name}");
-        let requests = json!({"cpu": "100m", "memory": "128Mi"});
-        assert_eq!(container["resources"]["requests"], requests, "{name}");
+        let first = pod["initContainers"].as_array().cloned().unwrap_or_default();
+        for container in first.iter().chain([container(&workload)]) {
+            assert_eq!(container["securityContext"], security, "{name}");
+            let requests = &container["resources"]["requests"];
+            assert_eq!(requests["cpu"], "100m", "{name}");
+            assert!(["128Mi", "1Gi"].contains(&requests["memory"].as_str().unwrap()), "{name}");
+        }
         // A root file system that cannot be written has no room for a lock or a spool.
-        let mounts = container["volumeMounts"].as_array().unwrap();
+        let mounts = container(&workload)["volumeMounts"].as_array().unwrap();
         assert!(mounts.iter().any(|mount| mount["mountPath"] == "/tmp"), "{name}");
+    }
+}
+
+/// Whoever reaches no pod has no token that could be stolen, and no way into Redis.
+#[test]
+fn only_the_jobs_that_reach_redis_are_somebody_to_kubernetes_and_a_client() {
+    let account = of_yaml(&text("account"));
+    assert_eq!(account["kind"], "ServiceAccount");
+    let rights = fs::read_to_string("deploy/rbac.yaml").unwrap();
+    let rights: Vec<Value> = rights.split("\n---\n").map(of_yaml).collect();
+    let in_rights = rights.iter().find(|it| it["kind"] == "ServiceAccount").unwrap();
+    assert_eq!(in_rights["metadata"]["name"], account["metadata"]["name"]);
+    for (name, workload) in workloads() {
+        let reaches_redis = name.starts_with("backup-") || name == "check";
+        let template = &job(&workload)["template"];
+        let pod = &template["spec"];
+        assert_eq!(pod["automountServiceAccountToken"], reaches_redis, "{name}");
+        let expected = if reaches_redis { &account["metadata"]["name"] } else { &Value::Null };
+        assert_eq!(&pod["serviceAccountName"], expected, "{name}");
+        let is_client = template["metadata"]["labels"]["redis-client"] == "true";
+        assert_eq!(is_client, reaches_redis, "{name}");
+    }
+}
+
+#[test]
+fn the_load_runs_our_program_in_the_image_of_redis_and_has_what_it_needs_there() {
+    let workload = workload("verify-load");
+    let pod = &job(&workload)["template"]["spec"];
+    let (first, main) = (&pod["initContainers"][0], container(&workload));
+    let Verb::Install(install) = parsed(&first["args"]) else { panic!("{first}") };
+    assert_eq!(main["command"], json!([install.path]));
+    let variable = |name: &str| {
+        let all = main["env"].as_array().unwrap().iter();
+        all.clone().find(|it| it["name"] == name).map(|it| it["value"].clone())
+    };
+    assert_eq!(variable("SSL_CERT_FILE"), Some(json!(install.authorities)));
+    assert_eq!(variable("TMPDIR"), Some(json!("/tmp")));
+    let volumes = pod["volumes"].as_array().unwrap();
+    for name in ["programs", "temporary"] {
+        let volume = volumes.iter().find(|it| it["name"] == name).unwrap();
+        assert!(volume["emptyDir"]["sizeLimit"].is_string(), "{volume}");
+    }
+    let Verb::Verify(verify) = parsed(&main["args"]) else { panic!("{main}") };
+    let source = verify.place.source_name.unwrap();
+    assert!(config().source_names().contains(&source), "{source}");
+
+    // What opens backups lies nowhere else.
+    let identity = "redis-backup-identity";
+    assert!(verify.identity.identity_from[0].starts_with("file:/etc/redis-backup/identity/"));
+    for (name, workload) in workloads() {
+        let has_it = job(&workload).to_string().contains(identity);
+        assert_eq!(has_it, name == "verify-load", "{name}");
     }
 }
 
@@ -146,13 +207,17 @@ fn workloads() -> Vec<(String, Value)> {
     let entries = fs::read_dir("jobs").unwrap().map(|entry| entry.unwrap().path());
     let mut names: Vec<String> =
         entries.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
-    names.retain(|name| name != "config");
+    names.retain(|name| !["account", "config"].contains(&name.as_str()));
     names.sort();
     names.into_iter().map(|name| (name.clone(), workload(&name))).collect()
 }
 
 fn workload(name: &str) -> Value {
-    serde_saphyr::from_str(&text(name)).unwrap()
+    of_yaml(&text(name))
+}
+
+fn of_yaml(text: &str) -> Value {
+    serde_saphyr::from_str(text).unwrap()
 }
 
 fn text(name: &str) -> String {
