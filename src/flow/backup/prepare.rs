@@ -150,30 +150,49 @@ pub(in crate::flow) async fn choose_forms(
     forms: Forms,
     (found, topology): (&Found, &Topology),
 ) -> Result<Chosen, Failure> {
+    let preference = preference(source, method, forms, found);
+    let at_hand = Box::pin(at_hand(source, &preference, (found, topology))).await;
+    settle(source, &preference, topology, at_hand)
+}
+
+pub(in crate::flow) fn preference(
+    source: &settings::Source,
+    method: MethodChoice,
+    forms: Forms,
+    found: &Found,
+) -> Preference {
     let exec_bytes_max = found.pods.as_ref().map(|pods| pods.cluster.exec_bytes_max);
-    let preference = Preference {
+    Preference {
         primary: source.primary,
         method,
         forms,
         exec_bytes_max: exec_bytes_max.unwrap_or(EXEC_BYTES_MAX),
         ..Preference::default()
-    };
-    let looks = at_hand(source, &preference, (found, topology));
-    let AtHand { folders, directories } = Box::pin(looks).await;
-    let plan = capture::plan(topology, &preference, &directories)
+    }
+}
+
+/// The plan by what was seen, or every reason against one.
+pub(in crate::flow) fn settle(
+    source: &settings::Source,
+    preference: &Preference,
+    topology: &Topology,
+    at_hand: AtHand,
+) -> Result<Chosen, Failure> {
+    let AtHand { folders, directories } = at_hand;
+    let plan = capture::plan(topology, preference, &directories)
         .map_err(|refusal| Failure::Plan { source_name: source.name.clone(), source: refusal })?;
     Ok(Chosen { plan, folders })
 }
 
 /// The data directories that can be used, and what was seen of each.
 #[derive(Default)]
-struct AtHand {
+pub(in crate::flow) struct AtHand {
     folders: Folders,
-    directories: Directories,
+    pub(in crate::flow) directories: Directories,
 }
 
 /// Looks at each data directory: a mounted one, or by exec that of a pod.
-async fn at_hand(
+pub(in crate::flow) async fn at_hand(
     source: &settings::Source,
     preference: &Preference,
     (found, topology): (&Found, &Topology),
