@@ -63,9 +63,14 @@ pub fn check_disk(room: &Room, dataset_bytes: Option<u64>) -> Result<(), Shortag
     if available >= needed { Ok(()) } else { Err(Shortage::Disk { available, needed }) }
 }
 
+/// Bytes that a fork may copy.
+pub fn memory_needed(used_bytes: Option<u64>) -> u64 {
+    used_bytes.unwrap_or(0).saturating_mul(FORK_HUNDREDTHS) / 100
+}
+
 /// Whether the memory that can be seen holds what a fork may copy.
 pub fn check_memory(room: &Room, used_bytes: Option<u64>) -> Result<(), Shortage> {
-    let needed = used_bytes.unwrap_or(0).saturating_mul(FORK_HUNDREDTHS) / 100;
+    let needed = memory_needed(used_bytes);
     match room.memory_bytes {
         Some(available) if available < needed => Err(Shortage::Memory { available, needed }),
         Some(_) | None => Ok(()),

@@ -104,10 +104,19 @@ fn programs() -> (PathBuf, PathBuf) {
     if let Some(kubeconfig) = env::var_os("KUBECONFIG") {
         return ("kubectl".into(), kubeconfig.into());
     }
+    let cluster = cluster_folder();
+    (cluster.join("bin/kubectl"), cluster.join("kubeconfig"))
+}
+
+/// The programs of the node of `tests/cluster`, which is this machine.
+pub fn node_folder() -> PathBuf {
+    cluster_folder().join("node")
+}
+
+fn cluster_folder() -> PathBuf {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.unwrap_or_else(|| PathBuf::from(env::var_os("HOME").unwrap()).join(".cache"));
-    let cluster = cache.join("redis-backup/cluster");
-    (cluster.join("bin/kubectl"), cluster.join("kubeconfig"))
+    cache.join("redis-backup/cluster")
 }
 
 #[track_caller]

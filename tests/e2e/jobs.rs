@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// Where the source of `jobs/config.yaml` is.
-const NODES: &str = "nodes: [\"redis://redis:6379\"]";
+pub const NODES: &str = "nodes: [\"redis://redis:6379\"]";
 
 /// A file of `jobs/` with what each installation changes in it.
-fn file(name: &str) -> String {
+pub fn file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs").join(name);
     let text = fs::read_to_string(path).unwrap();
     text.replace("image: redis-backup:0.1.0", &format!("image: {}", product_image()))
@@ -53,7 +53,7 @@ fn deployed(purpose: &str, source: impl Fn(&Namespace) -> String) -> (Namespace,
 
 /// Runs a `CronJob` as a person does who cannot wait.
 #[track_caller]
-fn by_hand(namespace: &Namespace, cronjob: &str, name: &str) -> Ended {
+pub fn by_hand(namespace: &Namespace, cronjob: &str, name: &str) -> Ended {
     let from = format!("--from=cronjob/redis-backup-{cronjob}");
     namespace.ask(&["create", "job", &from, name]);
     product::ended(namespace, name)

@@ -12,6 +12,7 @@
 
 mod broken_source;
 mod by_exec;
+mod check;
 mod cluster;
 mod discovery;
 mod every_installation;

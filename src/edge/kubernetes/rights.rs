@@ -8,6 +8,22 @@ use kube::api::{Api, PostParams};
 use super::{Client, Error, Right};
 
 pub async fn has(client: &Client, right: &Right) -> Result<bool, Error> {
+    // The one namespace that we look at in the whole cluster.
+    let name = (right.resource == "namespaces").then_some("kube-system");
+    ask(client, right, name).await
+}
+
+/// For these alone, where it is granted by `resourceNames`.
+pub async fn has_for_each(client: &Client, right: &Right, names: &[&str]) -> Result<bool, Error> {
+    for name in names {
+        if !ask(client, right, Some(name)).await? {
+            return Ok(false);
+        }
+    }
+    Ok(!names.is_empty())
+}
+
+async fn ask(client: &Client, right: &Right, name: Option<&str>) -> Result<bool, Error> {
     let Right { verb, group, resource, namespace } = right;
     let (resource, subresource) = match resource.split_once('/') {
         Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
@@ -19,8 +35,7 @@ pub async fn has(client: &Client, right: &Right) -> Result<bool, Error> {
         resource: Some(resource.to_owned()),
         subresource,
         namespace: namespace.clone(),
-        // The one namespace that we look at in the whole cluster.
-        name: (resource == "namespaces").then(|| "kube-system".to_owned()),
+        name: name.map(str::to_owned),
         ..ResourceAttributes::default()
     };
     let review = SelfSubjectAccessReview {

@@ -1,6 +1,6 @@
 //! Redis and Valkey nodes and their sentinels, over the network. Reads and asks for saves; never changes a setting or a key.
 //!
-//! An ACL user with `+psync +replconf +ping +info +role +time` (and on a Cluster `+cluster|nodes`)
+//! An ACL user with `+psync +replconf +ping +info +time` (and on a Cluster `+cluster|nodes`)
 //! is enough for everything a backup needs, and `+bgsave` where it reads the data directory; what else is asked is
 //! asked for facts that may be missing.
 
@@ -10,6 +10,7 @@ pub mod connection;
 mod dial;
 pub mod inspect;
 mod link;
+pub mod permission;
 pub mod replication;
 mod sentinel;
 pub mod tls;

@@ -1,12 +1,15 @@
 //! What a source in Kubernetes needs of its cluster: each right that a backup uses, asked for by name. Changes nothing.
 
-use super::Findings;
+use super::{Findings, network};
 use crate::{
-    domain::capture::MethodChoice,
-    edge::kubernetes::{Way, discovery, exec, lease, rights},
+    domain::{
+        capture::MethodChoice,
+        workload::{self, Workload},
+    },
+    edge::kubernetes::{Client, Error, Right, Way, discovery, exec, lease, rights},
     failure::{Exit, Failure},
     flow::{Context, find},
-    settings::{self, Location},
+    settings::{self, Cluster, Location},
 };
 
 /// A line for the cluster, and one for each right that is missing.
@@ -21,43 +24,81 @@ pub(super) async fn check(
     let client = find::client(cluster.context.as_deref(), context).await;
     let Some(client) = findings.keep(&subject, client) else { return };
     let way = find::way(cluster.via, &client);
-    let mut needed = discovery::rights(&cluster.namespace, way == Way::PortForward);
-    needed.extend(lease::rights(&cluster.namespace));
-    let exec_rights = exec::rights(&cluster.namespace);
-    let exec_rights: &[_] = match source.method {
-        MethodChoice::Auto | MethodChoice::Bgsave => &exec_rights,
-        MethodChoice::Replication => &[],
-    };
-    let mut missing = 0;
-    for right in needed.iter().chain(exec_rights) {
-        match rights::has(&client, right).await {
-            Ok(true) => {}
-            Ok(false) => {
-                missing += 1;
-                if exec_rights.contains(right) && source.method == MethodChoice::Auto {
-                    let finding = format!("{right} is not allowed: no BGSAVE, but replication");
-                    findings.warning(&subject, finding, &right.rule());
-                    continue;
-                }
-                let fix = format!("add {} to its Role (deploy/rbac.yaml)", right.rule());
-                let finding = format!("{right} is not allowed");
-                findings.fail(&subject, finding, fix, Exit::KubernetesUnavailable);
-            }
-            Err(source) => {
-                let attempt = "ask for rights".to_owned();
-                return findings
-                    .keep(&subject, Err(Failure::Kubernetes { attempt, source }))
-                    .unwrap_or_default();
-            }
-        }
+    // What is wrong with these is told by who needs them.
+    let facts = discovery::facts(&client, &cluster.namespace).await.ok();
+    let resolve = |facts| workload::resolve(facts, &cluster.wanted, &cluster.choice).ok();
+    let workload = facts.as_ref().and_then(resolve);
+    let asked = Asked { client: &client, cluster, way, workload: workload.as_ref() };
+    let checked = asked.check(&subject, source.method, findings).await;
+    let attempt = "ask for rights".to_owned();
+    findings.keep(&subject, checked.map_err(|source| Failure::Kubernetes { attempt, source }));
+    if let (Way::Direct, Some(facts), Some(workload)) = (way, &facts, &workload) {
+        let subject = format!("{subject}: network");
+        let limit = source.timeouts.connect.get();
+        network::check(&subject, (&client, workload, facts), limit, context, findings).await;
     }
-    if missing == 0 {
-        let text = format!(
-            "by {}; {} rights are granted; {}",
-            client.origin(),
-            needed.len() + exec_rights.len(),
-            find::told(way),
-        );
-        findings.good(&subject, text);
+}
+
+/// Whose rights are asked for, and to what.
+struct Asked<'a> {
+    client: &'a Client,
+    cluster: &'a Cluster,
+    way: Way,
+    workload: Option<&'a Workload>,
+}
+
+impl Asked<'_> {
+    async fn check(
+        &self,
+        subject: &str,
+        method: MethodChoice,
+        findings: &mut Findings,
+    ) -> Result<(), Error> {
+        let Self { client, cluster, way, workload: _ } = self;
+        let mut needed = discovery::rights(&cluster.namespace, *way == Way::PortForward);
+        needed.extend(lease::rights(&cluster.namespace));
+        let exec_rights = exec::rights(&cluster.namespace);
+        let exec_rights: &[_] = match method {
+            MethodChoice::Auto | MethodChoice::Bgsave => &exec_rights,
+            MethodChoice::Replication => &[],
+        };
+        let mut missing = 0;
+        for right in needed.iter().chain(exec_rights) {
+            if self.is_granted(right).await? {
+                continue;
+            }
+            missing += 1;
+            if exec_rights.contains(right) && method == MethodChoice::Auto {
+                let finding = format!("{right} is not allowed: no BGSAVE, but replication");
+                findings.warning(subject, finding, &right.rule());
+                continue;
+            }
+            let fix = format!("add {} to its Role (deploy/rbac.yaml)", right.rule());
+            let finding = format!("{right} is not allowed");
+            findings.fail(subject, finding, fix, Exit::KubernetesUnavailable);
+        }
+        if missing == 0 {
+            let text = format!(
+                "by {}; {} rights are granted; {}",
+                client.origin(),
+                needed.len() + exec_rights.len(),
+                find::told(*way),
+            );
+            findings.good(subject, text);
+        }
+        Ok(())
+    }
+
+    /// What is done to single pods may be granted for these alone.
+    async fn is_granted(&self, right: &Right) -> Result<bool, Error> {
+        let Self { client, cluster: _, way: _, workload } = self;
+        if rights::has(client, right).await? {
+            return Ok(true);
+        }
+        let Some(workload) = workload.filter(|_| right.resource.starts_with("pods/")) else {
+            return Ok(false);
+        };
+        let pods: Vec<&str> = workload.members.iter().map(|member| member.pod.as_str()).collect();
+        rights::has_for_each(client, right, &pods).await
     }
 }

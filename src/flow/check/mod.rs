@@ -1,6 +1,9 @@
 //! `check`: the whole path of a backup, tried without taking one. Each finding comes with its fix.
 
 mod kubernetes;
+mod network;
+mod permissions;
+mod room;
 
 use bytesize::ByteSize;
 
@@ -292,7 +295,9 @@ async fn check_source(
     kubernetes::check(&subject, source, context, findings).await;
     let found = find::find(source, context).await;
     let Some(found) = findings.keep(&subject, found) else { return };
-    let Some(topology) = findings.keep(&subject, prepare::look(&found).await) else { return };
+    let topology = prepare::look(&found).await;
+    permissions::check(&subject, source, (&found, topology.as_ref().ok()), findings).await;
+    let Some(topology) = findings.keep(&subject, topology) else { return };
     for note in found.notes(&topology) {
         findings.warning(&subject, note, "see `redis-backup discover`");
     }
@@ -324,7 +329,11 @@ async fn check_source(
         let fix = "name the address under which the node is found";
         findings.warning(&format!("{subject}: dataDir"), finding, fix);
     }
-    let chosen = prepare::choose_forms(source, source.method, forms, (&found, &topology)).await;
+    let preference = prepare::preference(source, source.method, forms, &found);
+    let at_hand = Box::pin(prepare::at_hand(source, &preference, (&found, &topology))).await;
+    let seen = (&found, &topology, &at_hand.directories);
+    room::check(&subject, source.method, seen, findings);
+    let chosen = prepare::settle(source, &preference, &topology, at_hand);
     if let Some(chosen) = findings.keep(&format!("{subject}: plan"), chosen) {
         check_captures(&subject, &chosen, forms, (access, &source.timeouts), findings).await;
     }

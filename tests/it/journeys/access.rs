@@ -12,7 +12,7 @@ use crate::servers::{
 
 const KEYS: usize = 500;
 const PASSWORD: &str = "a-password";
-const USER: &str = "resetkeys resetchannels -@all +psync +replconf +ping +info +role +time";
+const USER: &str = "resetkeys resetchannels -@all +psync +replconf +ping +info +time";
 
 fn config(url: &str, password_from: &str, certificates: &Certificates) -> String {
     let [ca, certificate, key] =

@@ -13,6 +13,7 @@ mod interrupted;
 mod limits;
 mod live_aof;
 mod locked;
+mod permissions;
 mod resealed;
 mod resumed;
 mod s3;
