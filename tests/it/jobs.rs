@@ -157,6 +157,34 @@ fn the_load_runs_our_program_in_the_image_of_redis_and_has_what_it_needs_there()
     }
 }
 
+#[test]
+fn the_network_policies_are_of_the_pods_of_the_jobs_and_open_no_way_in() {
+    let policies = |name: &str| -> Vec<Value> {
+        let text = fs::read_to_string(format!("deploy/{name}.yaml")).unwrap();
+        text.split("\n---\n").map(of_yaml).collect()
+    };
+    let ours = policies("network-policy");
+    let names: Vec<_> = ours.iter().map(|it| it["metadata"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["redis-backup", "redis-backup-client"]);
+    assert_eq!(ours[0]["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
+    assert_eq!(ours[0]["spec"]["ingress"], Value::Null);
+    let selects = |selector: &Value, labels: &Value| {
+        let wanted = selector["matchLabels"].as_object().unwrap();
+        wanted.iter().all(|(key, value)| labels[key] == *value)
+    };
+    let into_redis = policies("network-policy-redis");
+    for (name, workload) in workloads() {
+        let labels = &job(&workload)["template"]["metadata"]["labels"];
+        let is_client = labels["redis-client"] == "true";
+        assert!(selects(&ours[0]["spec"]["podSelector"], labels), "{name}");
+        assert_eq!(selects(&ours[1]["spec"]["podSelector"], labels), is_client, "{name}");
+        for policy in &into_redis {
+            let from = &policy["spec"]["ingress"][0]["from"][0]["podSelector"];
+            assert_eq!(selects(from, labels), is_client, "{name}");
+        }
+    }
+}
+
 fn is_lasting(exit: Exit) -> bool {
     match exit {
         Exit::Usage
