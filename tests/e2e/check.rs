@@ -83,8 +83,8 @@ fn a_volume_and_a_memory_limit_that_hold_no_save_are_named_with_what_to_enlarge(
         .objects()
         .replace("spec: {accessModes", "spec: {storageClassName: small, accessModes")
         .replace("--appendonly, \"yes\"", "--appendonly, \"no\", --save, \"\"")
-        .replace("limits: {memory: 1Gi}", "limits: {memory: 192Mi}");
-    assert_eq!(tight.matches("small").count() + tight.matches("192Mi").count(), 2, "{tight}");
+        .replace("limits: {memory: 1Gi}", "limits: {memory: 176Mi}");
+    assert_eq!(tight.matches("small").count() + tight.matches("176Mi").count(), 2, "{tight}");
     namespace.apply(&tight);
     namespace.ask(&["rollout", "status", "statefulset/redis", "--timeout=180s"]);
     namespace.fill("redis-0", 450_000);

@@ -13,7 +13,6 @@ pub enum Permission {
     Time,
     Replconf,
     Bgsave,
-    ConfigGet,
     ClusterNodes,
 }
 
@@ -26,7 +25,6 @@ impl Permission {
             Self::Time => "+time",
             Self::Replconf => "+replconf",
             Self::Bgsave => "+bgsave",
-            Self::ConfigGet => "+config|get",
             Self::ClusterNodes => "+cluster|nodes",
         }
     }
@@ -42,7 +40,6 @@ impl Permission {
             Self::Replconf => (&["REPLCONF"], 1),
             // Refused as a syntax error by every version.
             Self::Bgsave => (&["BGSAVE", "nothing"], 1),
-            Self::ConfigGet => (&["CONFIG", "GET", "databases"], 2),
             Self::ClusterNodes => (&["CLUSTER", "NODES"], 2),
         }
     }
