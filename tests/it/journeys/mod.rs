@@ -9,6 +9,7 @@ mod cluster;
 mod directory;
 mod encrypted;
 mod files;
+mod installed;
 mod interrupted;
 mod limits;
 mod live_aof;

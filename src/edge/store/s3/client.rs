@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -40,6 +40,13 @@ use crate::edge::store::Error;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Servers other than AWS ask for a region in the signature and ignore which.
 const REGION_OF_OTHERS: &str = "us-east-1";
+
+/// Whether this machine trusts anybody, as images of Redis may not. The SDK takes for granted that it does.
+static HAS_AUTHORITIES: LazyLock<bool> = LazyLock::new(|| {
+    let (known, _) = RootCertStore::empty()
+        .add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    known > 0
+});
 
 /// The `Date` of the last answer that passed by.
 #[derive(Clone, Debug, Default)]
@@ -91,8 +98,16 @@ pub(super) async fn connect(
     if let Ok(name) = AppName::new("redis-backup") {
         loader = loader.app_name(name);
     }
-    if let Some(ca_file) = &settings.ca_file {
-        loader = loader.http_client(trusting(ca_file)?);
+    let is_plain = settings.endpoint.as_ref().is_some_and(|it| it.starts_with("http://"));
+    match &settings.ca_file {
+        Some(ca_file) => loader = loader.http_client(trusting(ca_file)?),
+        None if *HAS_AUTHORITIES => {}
+        None if is_plain => loader = loader.http_client(Builder::new().build_http()),
+        None => {
+            let source =
+                "this machine trusts no authority: name a PEM file by SSL_CERT_FILE or `caFile`";
+            return Err(Error::Permanent { attempt: attempt(), source: source.into() });
+        }
     }
     if let Some(credentials) = credentials {
         loader = loader.credentials_provider(credentials);
@@ -239,7 +254,7 @@ fn trusting(ca_file: &Path) -> Result<SharedHttpClient, Error> {
     if roots.is_empty() {
         return Err(failed("it holds no certificate in PEM".into()));
     }
-    let trust = TrustStore::default().with_native_roots(true).with_pem_certificate(pem);
+    let trust = TrustStore::default().with_native_roots(*HAS_AUTHORITIES).with_pem_certificate(pem);
     let context = TlsContext::builder().with_trust_store(trust).build();
     let context = context.map_err(|source| failed(source.into()))?;
     let provider = Provider::Rustls(CryptoMode::AwsLc);
