@@ -16,7 +16,7 @@ use super::{
     bench::{Bench, Moments, Place, SOURCE, files, run},
     tally::Tally,
 };
-use crate::servers::{process::Process, wait_for};
+use crate::servers::{Version, process::Process, wait_for};
 
 /// Owed since the year began, and never again while a test runs.
 const YEARLY: &str = "0 0 1 1 *";
@@ -117,8 +117,14 @@ fn each_minute_is_backed_up_once_through_a_kill_and_a_restart() {
     assert_eq!(service.metric("overdue", &labels[..2]), Some(0.0));
     service.process.end_by(Signal::KILL);
 
+    // As a Job of its own does, in the image of the source.
+    let mut load = bench.verb("verify --latest --level load");
+    load.arg("--server-binary").arg(Version::usual().program("redis-server"));
+    run(&mut load).assert_code(0);
     let service = Service::start(&bench, &text);
     wait_for("the service to be ready", || service.is_ok("/readyz").then_some(()));
+    let loaded = service.metric("last_verified_timestamp_seconds", &["level=\"load\""]);
+    assert!(loaded.is_some_and(|at| now().as_duration().as_secs_f64() - at < 180.0), "{loaded:?}");
     // What the stores tell is shown before anything was backed up by this process.
     assert_eq!(service.metric("last_keys", &labels), keys);
     wait_for("the next moment", || {

@@ -54,6 +54,13 @@ fn what_is_installed_loads_a_backup_and_trusts_whom_its_image_trusted() {
     assert_eq!(run.exit, Some(11), "{run:#?}");
     let error = run.report["error"].as_str().unwrap();
     assert!(error.contains("this machine trusts no authority"), "{error}");
+    // Without TLS nobody need be trusted.
+    let plain = S3Server::start(false);
+    plain.create_bucket("plain", false);
+    let store =
+        format!("s3://plain/p?endpoint={}&region={REGION}&pathStyle=true", plain.endpoint());
+    let tool = tool.with_environment("SSL_CERT_FILE", "/nowhere").with_store(&store);
+    tool.back_up(&server.url());
 }
 
 #[test]
