@@ -7,7 +7,8 @@ use crate::{installation::Password, namespace::Namespace};
 /// Counters and lists that grow together, in one script each time; some are of each shard.
 pub const TAGS: u32 = 16;
 
-/// `dial` is a shell function that sends commands to whoever is the primary. In the words of awk, `i` is the round.
+/// What expires does so in a moment, or in the year 2100 at a whole multiple of ten seconds: Redis 6.2 tells only roughly
+/// when. `dial` is a shell function that sends commands to whoever is the primary. In the words of awk, `i` is the round.
 const SCRIPT: &str = r#"
 n=0
 while true; do
@@ -15,7 +16,7 @@ while true; do
     for (i = n; i < n + 40; i++) {
       t = "through:{" i % 16 "}:"
       print "eval \"redis.call(\\\"INCR\\\", KEYS[1]) redis.call(\\\"RPUSH\\\", KEYS[2], ARGV[1])\" 2 " t "count " t "list " i
-      print "set through:text:" i % 2000 " \"text of round " i "\" ex 864000"
+      print "set through:text:" i % 2000 " \"text of round " i "\" pxat 41024448" i % 10 "0000"
       print "hset through:hash:" i % 30 " field:" i % 70 " " i
       print "zadd through:zset:" i % 20 " " i % 200 / 8 " member:" i % 150
       print "del through:text:" (i * 7) % 2000
