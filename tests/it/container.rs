@@ -2,10 +2,11 @@
 
 use std::{
     fmt, fs,
+    future::pending,
     path::{Path, PathBuf},
     process::Stdio,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -22,11 +23,14 @@ use redis_backup::{
         redis_node::{Access, aof, bgsave, observe_node},
     },
 };
-use tokio::{io::AsyncReadExt as _, process::Command};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy, duplex, join},
+    process::Command,
+};
 
 use crate::{
     redis_node::address,
-    servers::{Version, redis::Server},
+    servers::{Version, redis::Server, wait_for},
 };
 
 /// The shells that images bring, as far as a Debian has them.
@@ -41,6 +45,8 @@ struct Here {
     /// Bytes after which the output of each command that streams ends, as if it were whole.
     cuts: Vec<u64>,
     runs: AtomicUsize,
+    /// Each command has a session of its own, as in a container.
+    sessions: Mutex<Vec<u32>>,
 }
 
 impl Here {
@@ -49,7 +55,19 @@ impl Here {
     }
 
     fn cut(shell: &'static str, cuts: Vec<u64>) -> Arc<Self> {
-        Arc::new(Self { shell, cuts, runs: AtomicUsize::new(0) })
+        Arc::new(Self { shell, cuts, runs: AtomicUsize::new(0), sessions: Mutex::default() })
+    }
+
+    /// Processes of all commands that have not ended, as the kernel tells of them.
+    fn left(&self) -> Vec<String> {
+        let sessions = self.sessions.lock().unwrap();
+        let all = fs::read_dir("/proc").unwrap();
+        let stat = |entry: fs::DirEntry| fs::read_to_string(entry.path().join("stat")).ok();
+        let is_ours = |stat: &String| {
+            let of_session = stat.rsplit(") ").next().unwrap().split(' ').nth(3).unwrap();
+            sessions.iter().any(|session| session.to_string() == of_session)
+        };
+        all.filter_map(|entry| stat(entry.unwrap())).filter(is_ours).collect()
     }
 }
 
@@ -62,19 +80,29 @@ impl fmt::Display for Here {
 #[async_trait]
 impl Shell for Here {
     async fn run(&self, script: &str, arguments: &[String]) -> Result<Running, Cause> {
-        let mut child = Command::new(self.shell)
-            .args(["-c", script, "sh"])
+        let mut child = Command::new("setsid")
+            .args([self.shell, "-c", script, "sh"])
             .args(arguments)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
             .spawn()?;
+        self.sessions.lock().unwrap().push(child.id().unwrap());
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(b"\n\n").await?;
         let mut stderr = child.stderr.take().unwrap();
         let is_stream = arguments.len() > 5;
         let run = if is_stream { self.runs.fetch_add(1, Ordering::Relaxed) } else { usize::MAX };
         let most = self.cuts.get(run).copied().unwrap_or(u64::MAX);
-        let output = Box::new(child.stdout.take().unwrap().take(most));
+        let (output, mut way) = duplex(64 << 10);
+        let mut sent = child.stdout.take().unwrap().take(most);
+        tokio::spawn(async move {
+            let _ = copy(&mut sent, &mut way).await;
+            drop(way);
+            // Whoever runs commands in containers holds their output open when nobody reads it any more.
+            pending::<()>().await;
+        });
+        let output = Box::new(join(output, input));
         let ended = async move {
             let mut text = String::new();
             if most < u64::MAX {
@@ -184,6 +212,22 @@ async fn a_cut_is_mended_at_the_last_proven_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_running_where_the_way_was_cut_or_nobody_reads_on() {
+    for name in SHELLS {
+        let directory = tempfile::tempdir().unwrap();
+        let content = content(22_000_000);
+        let shell = Here::cut(name, vec![u64::MAX, 9_000_000, 300, 4_194_400]);
+        let folder = folder(Arc::<Here>::clone(&shell), directory.path()).await;
+        replace(directory.path(), "dump.rdb", b"REDIS0011 old");
+        let file = saved(&folder, directory.path(), "dump.rdb", &content).await;
+        assert!(read(file).await.unwrap() == content);
+        drop(saved(&folder, directory.path(), "dump.rdb", &content).await);
+        wait_for("all processes to end", || shell.left().is_empty().then_some(()));
+        assert!(shell.sessions.lock().unwrap().len() > 6, "each was one of several commands");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_was_replaced_is_never_gone_on_with() {
     let directory = tempfile::tempdir().unwrap();
     let content = content(22_000_000);
@@ -282,7 +326,7 @@ async fn append_only_files_are_those_of_one_moment_while_they_are_rewritten() {
         if told {
             // What is open stays, whatever becomes of its name.
             let () = server.command("BGREWRITEAOF");
-            crate::servers::wait_for("the rewrite to end", || {
+            wait_for("the rewrite to end", || {
                 (server.info("aof_rewrite_in_progress").as_deref() == Some("0")).then_some(())
             });
         }

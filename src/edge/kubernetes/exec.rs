@@ -18,9 +18,9 @@ use futures_util::{
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Status};
 use kube::api::{Api, AttachParams, AttachedProcess};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{Client, Error, Right};
@@ -31,6 +31,9 @@ const OUTPUT_BUFFER_BYTES: usize = 1 << 20;
 
 /// Of what a command complains of.
 const STDERR_BYTES_MAX: usize = 2 << 10;
+
+/// Between the lines that tell a command, and every proxy on the way, that its reader lives.
+const LINES_EACH: Duration = Duration::from_secs(10);
 
 /// For the rest of it, after the command has ended.
 const STDERR_LIMIT: Duration = Duration::from_secs(1);
@@ -79,7 +82,7 @@ impl Shell for ContainerShell {
         let pods: Api<Pod> = Api::namespaced(self.client.kube(), &self.namespace);
         let parameters = AttachParams::default()
             .container(self.container.clone())
-            .stdin(false)
+            .stdin(true)
             .stdout(true)
             .stderr(true)
             .max_stdout_buf_size(OUTPUT_BUFFER_BYTES);
@@ -88,10 +91,13 @@ impl Shell for ContainerShell {
         let begin = pods.exec(&self.pod, command, &parameters);
         let mut process = self.client.ask(&attempt, &right, begin).await?;
         let missing = || Error::Protocol { attempt: attempt.clone(), source: "no output".into() };
+        let input = process.stdin().ok_or_else(missing)?;
         let output = process.stdout().ok_or_else(missing)?;
         let errors = process.stderr().ok_or_else(missing)?;
         let status = process.take_status().ok_or_else(missing)?;
         let status: Told = status.boxed().shared();
+        let mut living = JoinSet::new();
+        living.spawn(say_that_we_live(input));
         // Were it not read all the time, the output would stand still with it.
         let mut stderr = JoinSet::new();
         stderr.spawn(first_of(errors));
@@ -104,7 +110,8 @@ impl Shell for ContainerShell {
             Ended { fault, stderr: stderr.and_then(Result::ok).unwrap_or_default() }
         };
         let read = Box::new(output);
-        let output = Box::new(Output { read, status, is_lost: None, _process: process });
+        let output = Output { read, status, is_lost: None, _living: living, _process: process };
+        let output = Box::new(output);
         Ok(Running { output, ended: Box::pin(ended) })
     }
 }
@@ -118,6 +125,7 @@ struct Output {
     status: Told,
     /// Known once `status` has told, which it does once.
     is_lost: Option<bool>,
+    _living: JoinSet<()>,
     _process: AttachedProcess,
 }
 
@@ -146,6 +154,15 @@ impl AsyncRead for Output {
             ready @ Poll::Ready(_) => ready,
         }
     }
+}
+
+/// Until nobody hears it. The end of its input is what tells a command that its reader is gone.
+async fn say_that_we_live(mut input: impl AsyncWrite + Unpin) {
+    while input.write_all(b"\n").await.is_ok() {
+        sleep(LINES_EACH).await;
+    }
+    // Whoever runs the command may close its input early.
+    std::future::pending::<()>().await;
 }
 
 /// Reads to the end, and keeps only the beginning.

@@ -104,6 +104,7 @@ pub async fn save(
         }
         let Some(mut asked) = server.ask(before).await? else { continue };
         let ended = server.wait_for_end(&mut asked).await?;
+        tracing::debug!("the save has ended");
         let fresh = async || folder.fresh_dump(&old).await.map_err(directory);
         match ended {
             Progress::Ended => {

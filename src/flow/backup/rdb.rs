@@ -151,6 +151,7 @@ async fn by_bgsave(
     let captured = Box::pin(capture).await;
     bar.finish();
     let captured = captured?;
+    tracing::debug!("the file is stored");
     let reach = judge(&asked, candidate, &captured.scanned).map_err(failed)?;
     Ok(Taken { captured, reach })
 }

@@ -33,7 +33,8 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
 /// Runs commands where a server's files lie. Shown as people call that place, such as `pod shop/redis-0`.
 #[async_trait]
 pub trait Shell: fmt::Debug + fmt::Display + Send + Sync {
-    /// `sh -c script sh arguments…`, with nothing to read. Returns when it runs.
+    /// `sh -c script sh arguments…`. What it may read is an empty line at once, others now and then, and an end as soon
+    /// as nobody reads its output any more. Returns when it runs.
     async fn run(&self, script: &str, arguments: &[String]) -> Result<Running, Cause>;
 }
 
@@ -62,7 +63,9 @@ pub struct Ended {
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.fault.as_deref().unwrap_or("its output ended too soon"))?;
-        match self.stderr.trim() {
+        // A point in a line of its own answers that we live.
+        let lines = self.stderr.lines().map(str::trim).filter(|line| !matches!(*line, "" | "."));
+        match lines.collect::<Vec<_>>().join("\n").as_str() {
             "" => Ok(()),
             stderr => write!(f, ": {stderr}"),
         }

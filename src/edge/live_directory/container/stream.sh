@@ -6,19 +6,47 @@ export LC_ALL
 tool=$1 chunk=$2 offset=$3 list=$4
 shift 4
 block=65536 held= plan= sent=0
-exec 4>&1
-# After a cut nobody reads any more, and nobody tells: what waits for a reader so long ends, and lets go of the files.
-limit='timeout 300'
-[ "$($limit printf x 2>/dev/null)" = x ] || limit=
+exec 5<&0 </dev/null
+# Whoever reads what we send holds our input open, and sends a line now and then, which is answered so that no proxy
+# takes us for idle. The end of it is the end of our reader: what waits for one would wait for ever. (No `timeout`: that of
+# busybox leaves a process behind each time, for which nobody waits in a container.)
+watch() {
+  while read -r line <&5; do echo . >&2; done
+  trap '' TERM
+  read -r self line </proc/self/stat
+  passes=0
+  while [ $passes -lt 60 ] && give_up; do
+    sleep 1
+    passes=$((passes + 1))
+  done
+}
+
+# Ends those processes of ours that have no child. Who waits for them ends by itself, and nobody is left that nobody
+# waits for. Fails when all have ended. No process of another command shares our session.
+give_up() {
+  all='' parents=' '
+  for stat in /proc/[0-9]*/stat; do
+    read -r line 2>/dev/null <"$stat" || continue
+    one=${line%% *}
+    # Of what follows the name: state, parent, group, session.
+    set -- ${line##*) }
+    [ "$4" = $$ ] || continue
+    parents="$parents$2 "
+    [ "$one" = $$ ] || [ "$one" = "$self" ] || all="$all $one"
+  done
+  for one in $all; do
+    case $parents in *" $one "*) ;; *) kill -9 "$one" 2>/dev/null ;; esac
+  done
+  [ -n "$all" ]
+}
 
 say() {
-  $limit printf '%s\n' "$*" >&4 || exit 1
+  printf '%s\n' "$*" >&4 || exit 1
 }
 
 refuse() {
   say "$*"
-  # What ends together with its process may lose its last words.
-  sleep 1
+  sleep $stay
   exit 3
 }
 
@@ -29,9 +57,9 @@ state() {
 # The first $1 bytes after byte $2 of $file, read by a descriptor of its own.
 piece() {
   if [ $(($1 % block)) -eq 0 ]; then
-    $limit dd if="$file" bs=$block skip=$(($2 / block)) count=$(($1 / block)) 2>/dev/null
+    dd if="$file" bs=$block skip=$(($2 / block)) count=$(($1 / block)) 2>/dev/null
   else
-    dd if="$file" bs=$block skip=$(($2 / block)) count=$(($1 / block + 1)) 2>/dev/null | $limit head -c "$1"
+    dd if="$file" bs=$block skip=$(($2 / block)) count=$(($1 / block + 1)) 2>/dev/null | head -c "$1"
   fi
 }
 
@@ -85,7 +113,7 @@ stream() {
     number=$((number + 1))
   done
   say "end $sent"
-  sleep 1
+  sleep $stay
 }
 
 # Opens the first path and then the others, each in a process of its own: dash knows no descriptor above 9.
@@ -106,4 +134,18 @@ hold() {
   ) 3<"$1"
 }
 
-hold "$@"
+# What is on its way when its process ends may be lost. Where our reader can tell that it has all, it ends us.
+stay=1 watcher=
+if read -r line <&5; then
+  stay=60
+  watch >/dev/null &
+  watcher=$!
+fi
+exec 4>&1
+(hold "$@")
+ended=$?
+if [ -n "$watcher" ]; then
+  kill $watcher 2>/dev/null
+  wait $watcher 2>/dev/null
+fi
+exit $ended
