@@ -47,8 +47,9 @@ pub(super) fn check(
         return Err(("capture", "nothing is named to capture; write `capture: [rdb]`".to_owned()));
     }
     let forms = forms(capture);
-    let has_files =
-        |source: &config::Source| source.data_dir.is_some() || !source.data_dirs.is_empty();
+    let has_files = |source: &config::Source| {
+        source.kubernetes.is_some() || source.data_dir.is_some() || !source.data_dirs.is_empty()
+    };
     if forms.aof && !config.sources.get(source).is_some_and(has_files) {
         return Err((
             "capture",
