@@ -1,8 +1,8 @@
 //! Which exit code a failure has. Never says anything to people.
 
-use std::process::ExitCode;
+use std::{error::Error, process::ExitCode};
 
-use super::Failure;
+use super::{Failure, of_kubernetes};
 use crate::{
     domain::{manifest, workload},
     edge::{data_directory, kubernetes, program, server_process, spool, store},
@@ -88,11 +88,12 @@ impl Failure {
             Self::Stores(lost) => lost.first().map_or(Exit::StoreUnavailable, |first| first.exit),
             Self::Kubernetes { source, .. } => exit_of_kubernetes(source),
             Self::Workload { source, .. } => exit_of_workload(source),
-            Self::Observe { .. }
-            | Self::Topology { .. }
+            Self::Observe { source, .. } | Self::Capture { source, .. } => exit_of_way(source),
+            Self::CapturedFile { source, .. } | Self::LiveDirectory { source, .. } => {
+                exit_of_way(source)
+            }
+            Self::Topology { .. }
             | Self::Plan { .. }
-            | Self::Capture { .. }
-            | Self::CapturedFile { .. }
             | Self::Unsettled { .. }
             | Self::Password { .. }
             | Self::Overdue { .. } => Exit::SourceUnavailable,
@@ -141,6 +142,11 @@ const fn exit_of_store(error: &store::Error) -> Exit {
         | store::Error::Unavailable { .. }
         | store::Error::Permanent { .. } => Exit::StoreUnavailable,
     }
+}
+
+/// Of what failed between us and a node, or its files.
+fn exit_of_way(error: &(dyn Error + 'static)) -> Exit {
+    of_kubernetes(error).map_or(Exit::SourceUnavailable, exit_of_kubernetes)
 }
 
 const fn exit_of_kubernetes(error: &kubernetes::Error) -> Exit {

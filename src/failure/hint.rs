@@ -1,6 +1,6 @@
 //! What the reader of a failure can do next, in words.
 
-use super::Failure;
+use super::{Failure, of_kubernetes};
 use crate::{
     domain::{manifest, workload},
     edge::{data_directory, kubernetes, program, redis_node, server_process, store},
@@ -17,11 +17,12 @@ impl Failure {
             Self::Tls { .. } => "name readable PEM files in `tls:` or by --tls-ca, --tls-cert, --tls-key".into(),
             Self::Kubernetes { source, .. } => hint_of_kubernetes(source),
             Self::Workload { source, .. } => hint_of_workload(source).into(),
-            Self::Observe { source, .. } | Self::Capture { source, .. } => {
-                hint_of_node(source).into()
-            }
-            Self::CapturedFile { .. } => {
-                "run again; if it fails again, see what the disk and the log of the node say".into()
+            Self::Observe { source, .. } | Self::Capture { source, .. } => of_kubernetes(source)
+                .map_or_else(|| hint_of_node(source).to_owned(), hint_of_kubernetes),
+            Self::CapturedFile { source, .. } | Self::LiveDirectory { source, .. } => {
+                let usual =
+                    || "run again; if it fails again, see what the disk and the log of the node say".to_owned();
+                of_kubernetes(source).map_or_else(usual, hint_of_kubernetes)
             }
             Self::Overdue { .. } => {
                 "see what slows the source or the network down, or raise `timeouts.capture`".to_owned()

@@ -137,6 +137,13 @@ pub enum Failure {
         #[source]
         source: live_directory::Error,
     },
+    /// Where no other way to capture the node is left.
+    #[error("look into the data directory of {node}")]
+    LiveDirectory {
+        node: source::NodeAddress,
+        #[source]
+        source: live_directory::Error,
+    },
     #[error("source {source_name}: {finding}")]
     Unsettled { source_name: SourceName, finding: String },
     #[error(
@@ -228,7 +235,21 @@ fn errors_of(lost: &[LostStore]) -> String {
     }
 }
 
-/// The error and all its causes on one line. The only place that walks a chain.
+/// What Kubernetes said, where it stands between us and a node or its files.
+pub(crate) fn of_kubernetes<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a kubernetes::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let carried = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let carried = carried.and_then(|carried| carried.downcast_ref());
+        if let Some(found) = error.downcast_ref().or(carried) {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// The error and all its causes on one line. Nothing else walks a chain for its words.
 pub fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();

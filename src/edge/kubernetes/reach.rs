@@ -74,7 +74,8 @@ impl Reach {
 
     async fn forward(&self, pod: &str, port: u16) -> Result<Forwarded, Error> {
         let namespace = self.workload().namespace;
-        let right = Right::new("create", "pods/portforward").in_namespace(&namespace);
+        // A WebSocket begins with a GET; from Kubernetes 1.35 on the right to create is asked for, too.
+        let right = Right::new("get", "pods/portforward").in_namespace(&namespace);
         let attempt = format!("forward port {port} of pod {namespace}/{pod}");
         let api: Api<Pod> = Api::namespaced(self.client.kube(), &namespace);
         let ports = [port];

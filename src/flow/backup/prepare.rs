@@ -15,11 +15,12 @@ use crate::{
         topology::{self, Topology},
     },
     edge::{
-        live_directory::{Container, Folder},
+        kubernetes,
+        live_directory::{self, Container, Folder},
         redis_node::{self, SaveError},
         spool,
     },
-    failure::{Failure, chain},
+    failure::{Failure, chain, of_kubernetes},
     flow::{
         Context,
         find::{self, Found},
@@ -178,10 +179,13 @@ pub(in crate::flow) fn settle(
     topology: &Topology,
     at_hand: AtHand,
 ) -> Result<Chosen, Failure> {
-    let AtHand { folders, directories } = at_hand;
-    let plan = capture::plan(topology, preference, &directories)
-        .map_err(|refusal| Failure::Plan { source_name: source.name.clone(), source: refusal })?;
-    Ok(Chosen { plan, folders })
+    let AtHand { folders, directories, forbidden } = at_hand;
+    let source_name = source.name.clone();
+    match (capture::plan(topology, preference, &directories), forbidden) {
+        (Ok(plan), _) => Ok(Chosen { plan, folders }),
+        (Err(_), Some((node, source))) => Err(Failure::LiveDirectory { node, source }),
+        (Err(source), None) => Err(Failure::Plan { source_name, source }),
+    }
 }
 
 /// The data directories that can be used, and what was seen of each.
@@ -189,6 +193,8 @@ pub(in crate::flow) fn settle(
 pub(in crate::flow) struct AtHand {
     folders: Folders,
     pub(in crate::flow) directories: Directories,
+    /// The first that we may not look at.
+    forbidden: Option<(NodeAddress, live_directory::Error)>,
 }
 
 /// Looks at each data directory: a mounted one, or by exec that of a pod.
@@ -226,11 +232,21 @@ pub(in crate::flow) async fn at_hand(
                 at_hand.folders.insert(node.address.clone(), folder);
                 Ok(room)
             }
-            Err(error) => Err(format!("its data directory cannot be used: {}", chain(&error))),
+            Err(error) => {
+                let told = format!("its data directory cannot be used: {}", chain(&error));
+                if at_hand.forbidden.is_none() && is_forbidden(&error) {
+                    at_hand.forbidden = Some((node.address.clone(), error));
+                }
+                Err(told)
+            }
         };
         at_hand.directories.insert(node.address.clone(), Directory { access, room });
     }
     at_hand
+}
+
+fn is_forbidden(error: &live_directory::Error) -> bool {
+    matches!(of_kubernetes(error), Some(kubernetes::Error::Forbidden { .. }))
 }
 
 /// Directories whose addresses are no node's, in sentences for people.
