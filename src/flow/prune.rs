@@ -80,6 +80,8 @@ async fn prune_place(
 ) -> Result<(PrunedPlace, Exit), Failure> {
     let begun = context.now();
     let location = settings.location(source)?;
+    // No Lease of a workload in Kubernetes: what a backup stores is swept after days only, the newest good one never expires,
+    // and who applies retention need know no cluster.
     let _lock = if dry_run { None } else { Some(guard::lock(source, &location, context)?) };
     let opened = context.unless_ended(stores::open(store, context)).await?;
     let policy = settings.policy(source, &store.name);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::text;
@@ -20,8 +21,25 @@ pub struct BackupReport {
     pub kind: &'static str,
     pub version: u32,
     pub backups: Vec<BackedUp>,
+    /// Sources of which another run stored the backup that this one was for.
+    pub already_done: Vec<AlreadyDone>,
     /// Sources without a backup, where several were asked for.
     pub failures: Vec<FailedSource>,
+}
+
+impl Default for BackupReport {
+    fn default() -> Self {
+        let (backups, already_done, failures) = (Vec::new(), Vec::new(), Vec::new());
+        Self { kind: "backup", version: 1, backups, already_done, failures }
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AlreadyDone {
+    pub source: SourceName,
+    pub scheduled_for: Option<Timestamp>,
+    pub backup: BackupId,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -116,6 +134,13 @@ impl fmt::Display for BackupReport {
                 writeln!(f, "  SUSPECT: {suspicion}")?;
             }
             backup.retention.iter().try_for_each(|applied| write_retention(f, applied))?;
+        }
+        for AlreadyDone { source, scheduled_for, backup } in &self.already_done {
+            let moment = scheduled_for.map(|moment| format!(" for {moment}")).unwrap_or_default();
+            writeln!(
+                f,
+                "{source} was done by another run{moment}: {backup}; nothing was captured"
+            )?;
         }
         for FailedSource { source, exit: _, error, hint } in &self.failures {
             writeln!(f, "NO BACKUP of {source}: {error}")?;

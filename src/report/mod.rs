@@ -25,8 +25,8 @@ use serde::Serialize;
 
 pub use self::{
     backup::{
-        AppliedRetention, BackedUp, BackupReport, FailedSource, FailedStore, PlanReport,
-        PlannedShard,
+        AlreadyDone, AppliedRetention, BackedUp, BackupReport, FailedSource, FailedStore,
+        PlanReport, PlannedShard,
     },
     check::{CheckReport, CheckedItem, Verdict},
     copy::{CopiedBackup, CopyReport, CopyState, FailedCopy},

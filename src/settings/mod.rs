@@ -33,6 +33,7 @@ pub use self::{
 use crate::{
     cli::{AdHocSource, Global, Place},
     domain::{
+        agenda::Entry,
         archive::{Codec, Recipients},
         capture::{Forms, MethodChoice, PrimaryUse},
         identity::{ScheduleName, SourceName, StoreName},
@@ -191,6 +192,16 @@ pub struct ScheduleStore {
 }
 
 impl Schedule {
+    /// When it is due.
+    pub fn entry(&self) -> Entry {
+        Entry {
+            name: self.name.clone(),
+            timetable: self.timetable.clone(),
+            jitter: self.jitter,
+            start_deadline: self.start_deadline,
+        }
+    }
+
     pub fn store_names(&self) -> Vec<String> {
         self.stores.iter().map(|entry| entry.store.to_string()).collect()
     }

@@ -48,6 +48,13 @@ pub struct Attempt {
     pub ended: Timestamp,
 }
 
+/// When a run for a moment may begin, and until when it may wait for another one to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub begins: Timestamp,
+    pub ends: Timestamp,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
     /// Start it, for this moment.
@@ -112,6 +119,14 @@ impl Entry {
             Some(owed) => self.earlier_of(Some(owed.start), now),
             None => self.earlier_of(None, now),
         }
+    }
+
+    /// From its spread start to its deadline, or else to the moment after it.
+    pub fn window(&self, scheduled_for: Timestamp) -> Window {
+        let next = self.timetable.next_due(scheduled_for).unwrap_or(Timestamp::MAX);
+        let deadline = self.start_deadline.map(|it| later(scheduled_for, it + self.jitter));
+        let ends = deadline.map_or(next, |deadline| deadline.min(next));
+        Window { begins: self.begins(scheduled_for), ends }
     }
 
     /// Whether a backup that the schedule meant to have by now is missing.
@@ -211,6 +226,21 @@ mod tests {
             entry.due(&done("2026-11-15T02:00:00Z"), at("2026-11-20T09:00:00Z")),
             Due::Now { scheduled_for: now }
         );
+    }
+
+    #[test]
+    fn a_run_waits_for_others_until_its_deadline_or_the_next_moment() {
+        let moment = at("2026-11-20T02:00:00Z");
+        let plain = entry("0 2 * * *", "UTC", 0).window(moment);
+        assert_eq!(plain, Window { begins: moment, ends: at("2026-11-21T02:00:00Z") });
+        let spread = entry("0 2 * * *", "UTC", 30);
+        let deadline = Some(SignedDuration::from_hours(1));
+        let window = Entry { start_deadline: deadline, ..spread }.window(moment);
+        assert!(window.begins > moment && window.begins < moment + SignedDuration::from_mins(30));
+        assert_eq!(window.ends, at("2026-11-20T03:30:00Z"));
+        let hourly = entry("0 * * * *", "UTC", 0);
+        let window = Entry { start_deadline: deadline, ..hourly }.window(moment);
+        assert_eq!(window.ends, at("2026-11-20T03:00:00Z"));
     }
 
     #[test]

@@ -11,13 +11,17 @@ pub(super) mod prepare;
 mod rdb;
 mod shards;
 mod shrink;
+mod slot;
 mod tasks;
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
 use self::{
     aftermath::{apply_retention, note_run},
@@ -38,9 +42,12 @@ use crate::{
         shrink_guard::{self, ShrinkGuard, Size},
     },
     failure::{Exit, Failure, chain},
-    report::{BackedUp, BackupReport, FailedSource, FailedStore, Outcome},
+    report::{AlreadyDone, BackedUp, BackupReport, FailedSource, FailedStore, Outcome},
     settings::Settings,
 };
+
+/// Between two looks whether the other run has ended.
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(
     arguments: &Backup,
@@ -58,8 +65,7 @@ pub(super) async fn run(
         };
         return Box::pin(context.unless_ended(prepare::plan(&task?, context))).await;
     }
-    let (backups, failures) = (Vec::new(), Vec::new());
-    let mut report = BackupReport { kind: "backup", version: 1, backups, failures };
+    let mut report = BackupReport::default();
     let mut exit = Exit::Done;
     for (source, task) in tasks {
         let result = match task {
@@ -67,10 +73,11 @@ pub(super) async fn run(
             Err(failure) => Err(failure),
         };
         match result {
-            Ok(backup) => {
+            Ok(Ran::BackedUp(backup)) => {
                 exit = if exit == Exit::Done { exit_of(&backup) } else { exit };
-                report.backups.push(backup);
+                report.backups.push(*backup);
             }
+            Ok(Ran::AlreadyDone(done)) => report.already_done.push(done),
             Err(failure) if alone || matches!(failure, Failure::Ended { .. }) => {
                 return Err(failure);
             }
@@ -89,14 +96,32 @@ pub(super) async fn run(
     Ok(Outcome { report: Box::new(report), exit })
 }
 
+/// What became of one source.
+enum Ran {
+    BackedUp(Box<BackedUp>),
+    /// While it waited, another run did what it was for.
+    AlreadyDone(AlreadyDone),
+}
+
 /// One backup of one source in all its stores, and a note in each that it was tried.
 #[tracing::instrument(skip_all, fields(source = %task.source.name, backup))]
-async fn run_task(task: &Task, context: &Context) -> Result<BackedUp, Failure> {
-    let begun = context.now();
-    let backup = BackupId::new(begun, task.schedule.as_ref(), context.chance());
+async fn run_task(task: &Task, context: &Context) -> Result<Ran, Failure> {
+    slot::begin(task, context).await?;
+    let mut has_waited = false;
+    let (exclusive, backup, begun) = loop {
+        let begun = context.now();
+        let backup = BackupId::new(begun, task.schedule.as_ref(), context.chance());
+        match context.unless_ended(Exclusive::take(task, &backup, context)).await {
+            Ok(exclusive) => break (exclusive, backup, begun),
+            Err(failure) => wait_for_another(task, failure, &mut has_waited, context).await?,
+        }
+    };
+    if has_waited && let Some(backup) = slot::done(task, context).await {
+        Box::pin(exclusive.release()).await;
+        let (source, scheduled_for) = (task.source.name.clone(), task.scheduled_for);
+        return Ok(Ran::AlreadyDone(AlreadyDone { source, scheduled_for, backup }));
+    }
     tracing::Span::current().record("backup", tracing::field::display(&backup));
-    let taken = context.unless_ended(Exclusive::take(task, &backup, context));
-    let exclusive = Box::pin(taken).await?;
     let result = tokio::select! {
         biased;
         result = Box::pin(run_alone(task, &backup, begun, context)) => result,
@@ -104,7 +129,23 @@ async fn run_task(task: &Task, context: &Context) -> Result<BackedUp, Failure> {
         failure = exclusive.lost(task) => Err(failure),
     };
     Box::pin(exclusive.release()).await;
-    result
+    result.map(|backed_up| Ran::BackedUp(Box::new(backed_up)))
+}
+
+/// Returns when a scheduled run may try again; any other, and one whose time is over, fails.
+async fn wait_for_another(
+    task: &Task,
+    failure: Failure,
+    has_waited: &mut bool,
+    context: &Context,
+) -> Result<(), Failure> {
+    let ends = task.window.map(|window| window.ends).filter(|ends| *ends > context.now());
+    let (Exit::Locked, Some(ends)) = (failure.exit(), ends) else { return Err(failure) };
+    if !*has_waited {
+        tracing::info!("{}; waiting for its end until {ends}", chain(&failure));
+    }
+    *has_waited = true;
+    context.unless_ended(sleep(BETWEEN_TRIES).map(Ok)).await
 }
 
 /// What nobody else does for this source at the same time.

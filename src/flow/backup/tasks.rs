@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::{
     cli::{Backup, CaptureForm, CaptureMethod},
     domain::{
+        agenda::Window,
         capture::{Forms, MethodChoice},
         identity::{ScheduleName, SourceName},
         retention::Policy,
@@ -24,6 +25,8 @@ pub(super) struct Task {
     pub(super) method: MethodChoice,
     pub(super) schedule: Option<ScheduleName>,
     pub(super) scheduled_for: Option<Timestamp>,
+    /// Of a scheduled run; any other begins at once and waits for nobody.
+    pub(super) window: Option<Window>,
     pub(super) adopt: bool,
     /// By the names of stores: what stays there, applied after the backup.
     pub(super) policies: BTreeMap<String, Policy>,
@@ -58,6 +61,7 @@ pub(super) fn tasks(
         forms: forms.unwrap_or(Forms::RDB),
         schedule: None,
         scheduled_for: None,
+        window: None,
         adopt: *adopt,
         policies: BTreeMap::new(),
     };
@@ -65,11 +69,13 @@ pub(super) fn tasks(
         let schedule = settings.schedule(name)?;
         let named = if stores.is_empty() { schedule.store_names() } else { stores.clone() };
         let stores = settings.stores_to_write(&named)?;
+        let moment = scheduled_for.or_else(|| schedule.timetable.last_due(context.now()));
         let task = Task {
             policies: policies(name, &schedule.source, &stores, settings),
             schedule: Some(name.clone()),
             forms: forms.unwrap_or(schedule.forms),
-            scheduled_for: scheduled_for.or_else(|| schedule.timetable.last_due(context.now())),
+            scheduled_for: moment,
+            window: moment.map(|moment| schedule.entry().window(moment)),
             ..task(settings.source(&schedule.source, environment)?, stores)
         };
         return Ok(vec![(schedule.source.clone(), Ok(task))]);

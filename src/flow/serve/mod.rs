@@ -56,13 +56,7 @@ pub(super) async fn run(
 }
 
 fn entry(schedule: &settings::Schedule) -> (Entry, crate::domain::identity::SourceName) {
-    let entry = Entry {
-        name: schedule.name.clone(),
-        timetable: schedule.timetable.clone(),
-        jitter: schedule.jitter,
-        start_deadline: schedule.start_deadline,
-    };
-    (entry, schedule.source.clone())
+    (schedule.entry(), schedule.source.clone())
 }
 
 /// A source without its password, say, fails at each of its backups; better to read of it at once.

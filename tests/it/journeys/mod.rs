@@ -23,6 +23,7 @@ mod standalone;
 mod stores;
 mod tool;
 mod versions;
+mod waiting;
 
 use std::{
     collections::BTreeMap,
