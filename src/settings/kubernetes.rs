@@ -12,6 +12,10 @@ use crate::domain::{
     workload::{Choice, Wanted, Workload, facts::Labels},
 };
 
+/// Every byte of them passes the API server and a kubelet, which have other work to do.
+const EXEC_STREAMS: u32 = 2;
+const EXEC_STREAMS_MAX: u32 = 16;
+
 /// Pods of one installation; exactly one of `statefulSet`, `selector`, `redisFailover`, `redisCluster` and
 /// `redisReplication` names them. Everything else is discovered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -37,6 +41,9 @@ pub struct Kubernetes {
     /// What is larger is captured by replication.
     #[schemars(with = "Option<String>")]
     pub exec_bytes_max: Option<ByteSize>,
+    /// Nodes whose files are read by exec at the same time in this namespace, by all runs together; 2 when absent.
+    #[schemars(range(min = 1, max = 16))]
+    pub exec_streams: Option<u32>,
     /// How the pods are reached.
     #[serde(default)]
     pub via: Via,
@@ -70,6 +77,7 @@ pub struct Cluster {
     pub context: Option<String>,
     pub via: Via,
     pub exec_bytes_max: u64,
+    pub exec_streams: u32,
 }
 
 impl Location {
@@ -118,7 +126,13 @@ pub(super) fn check(configured: &Kubernetes) -> Result<Cluster, (&'static str, S
         context,
         via,
         exec_bytes_max,
+        exec_streams,
     } = configured;
+    let exec_streams = exec_streams.unwrap_or(EXEC_STREAMS);
+    if !(1..=EXEC_STREAMS_MAX).contains(&exec_streams) {
+        let finding = format!("{exec_streams} is not 1 to {EXEC_STREAMS_MAX}");
+        return Err(("kubernetes.execStreams", finding));
+    }
     if !is_label(namespace) {
         return Err(("kubernetes.namespace", format!("{namespace:?} is no name of a namespace")));
     }
@@ -158,6 +172,7 @@ pub(super) fn check(configured: &Kubernetes) -> Result<Cluster, (&'static str, S
             context: context.clone(),
             via: *via,
             exec_bytes_max: exec_bytes_max.map_or(EXEC_BYTES_MAX, |size| size.as_u64()),
+            exec_streams,
         }),
         (None, _) => Err((
             "kubernetes",
@@ -223,6 +238,7 @@ mod tests {
             ("{namespace: shop, selector: app}", "\"app\" is no label"),
             ("{namespace: shop, selector: 'app!=x'}", "is no label"),
             ("{namespace: shop, statefulSet: a, port: 0}", "1 to 65535"),
+            ("{namespace: shop, statefulSet: a, execStreams: 0}", "0 is not 1 to 16"),
         ] {
             assert!(finding(yaml).contains(expected), "{yaml}: {}", finding(yaml));
         }

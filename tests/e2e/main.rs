@@ -41,4 +41,5 @@ mod servers;
 )]
 #[path = "../it/throw_away.rs"]
 mod throw_away;
+mod turns;
 mod writer;

@@ -1,4 +1,4 @@
-//! One run at a time for a workload, wherever it runs: a Lease in its namespace. Who cannot renew it hears of it before it expires.
+//! One run at a time for a workload, and so many streams for a namespace, wherever they run: Leases in that namespace. Who cannot renew it hears of it before it expires.
 //!
 //! Clocks of two machines may differ, so nobody's time is believed: a lease is free when nobody renewed it for as long as
 //! it lasts, measured by who waits (as client-go's leader election does).
@@ -84,6 +84,11 @@ pub fn name_of(kind: &str, workload: &str) -> String {
     format!("redis-backup-{}-{}", kind.to_ascii_lowercase(), &digest[..16])
 }
 
+/// The name of one of the leases that limit how many files are read by exec at the same time in a namespace.
+pub fn exec_stream(number: u32) -> String {
+    format!("redis-backup-exec-{number}")
+}
+
 /// What a holder needs.
 pub fn rights(namespace: &str) -> [Right; 3] {
     ["get", "create", "update"].map(|verb| right(verb, namespace))
@@ -95,50 +100,93 @@ fn right(verb: &'static str, namespace: &str) -> Right {
 
 /// Takes the lease, waiting as long as a dead holder would keep it.
 pub async fn take(client: &Client, claim: Claim) -> Result<Taken, Error> {
-    // The holder and how often it renewed, and since when that was so.
-    let mut seen: Option<(Mark, Instant)> = None;
+    let mut seen = None;
     loop {
-        let found = read(client, &claim).await?;
-        let begun = Instant::now();
-        let written = match found {
-            None => write(client, &claim, None).await,
-            Some(lease) if is_free(&lease) => write(client, &claim, Some(lease)).await,
-            Some(lease) => {
-                let mark = Mark::of(&lease);
-                match &seen {
-                    Some((before, since)) if *before == mark => {
-                        if since.elapsed() < LASTS {
-                            sleep(BETWEEN_LOOKS).await;
-                            continue;
-                        }
-                        tracing::warn!(
-                            holder = mark.holder,
-                            "its lease was not renewed: taken over"
-                        );
-                        write(client, &claim, Some(lease)).await
-                    }
-                    Some((before, _)) if before.holder == mark.holder => {
-                        return Ok(Taken::ByAnother { holder: mark.holder });
-                    }
-                    Some(_) | None => {
-                        tracing::info!(
-                            holder = mark.holder,
-                            "waiting whether its lease is renewed"
-                        );
-                        seen = Some((mark, begun));
-                        continue;
-                    }
-                }
-            }
-        };
-        match written {
-            Ok(lease) => {
-                return Ok(Taken::Held(Box::new(Held::new(client.clone(), claim, lease, begun))));
-            }
-            // Another was quicker.
-            Err(Error::Conflict { .. } | Error::AlreadyExists { .. }) => {}
-            Err(error) => return Err(error),
+        match attempt(client, &claim, &mut seen).await? {
+            Attempted::Held(held) => return Ok(Taken::Held(held)),
+            Attempted::Renewed { holder } => return Ok(Taken::ByAnother { holder }),
+            Attempted::Kept => sleep(BETWEEN_LOOKS).await,
         }
+    }
+}
+
+/// Takes one of the leases that these claims name, waiting until one is free.
+pub async fn take_any(client: &Client, claims: Vec<Claim>) -> Result<Box<Held>, Error> {
+    let mut claims: Vec<(Claim, Option<Seen>)> =
+        claims.into_iter().map(|claim| (claim, None)).collect();
+    let mut has_told = false;
+    loop {
+        for (claim, seen) in &mut claims {
+            if let Attempted::Held(held) = attempt(client, claim, seen).await? {
+                return Ok(held);
+            }
+        }
+        if !has_told {
+            let holders = claims.iter().filter_map(|(_, seen)| Some(&seen.as_ref()?.mark.holder));
+            let holders: Vec<&str> = holders.map(String::as_str).collect();
+            tracing::info!("waiting for one of: {}", holders.join("; "));
+            has_told = true;
+        }
+        sleep(BETWEEN_LOOKS).await;
+    }
+}
+
+/// What a lease said, and since when.
+#[derive(Debug)]
+struct Seen {
+    mark: Mark,
+    since: Instant,
+}
+
+/// What one look at a lease came to.
+enum Attempted {
+    Held(Box<Held>),
+    /// Its holder lives.
+    Renewed {
+        holder: String,
+    },
+    /// Nobody knows yet whether its holder lives.
+    Kept,
+}
+
+async fn attempt(
+    client: &Client,
+    claim: &Claim,
+    seen: &mut Option<Seen>,
+) -> Result<Attempted, Error> {
+    let found = read(client, claim).await?;
+    let begun = Instant::now();
+    if let Some(lease) = found.as_ref().filter(|lease| !is_free(lease)) {
+        let mark = Mark::of(lease);
+        let before = seen.take();
+        let is_known = before.as_ref().is_some_and(|seen| seen.mark.holder == mark.holder);
+        match before {
+            Some(before) if before.mark == mark => {
+                if before.since.elapsed() < LASTS {
+                    *seen = Some(before);
+                    return Ok(Attempted::Kept);
+                }
+                tracing::warn!(holder = mark.holder, "its lease was not renewed: taken over");
+            }
+            Some(_) | None => {
+                let holder = mark.holder.clone();
+                *seen = Some(Seen { mark, since: begun });
+                if is_known {
+                    return Ok(Attempted::Renewed { holder });
+                }
+                tracing::info!(holder, "waiting whether its lease is renewed");
+                return Ok(Attempted::Kept);
+            }
+        }
+    }
+    match write(client, claim, found).await {
+        Ok(lease) => {
+            let held = Held::new(client.clone(), claim.clone(), lease, begun);
+            Ok(Attempted::Held(Box::new(held)))
+        }
+        // Another was quicker.
+        Err(Error::Conflict { .. } | Error::AlreadyExists { .. }) => Ok(Attempted::Kept),
+        Err(error) => Err(error),
     }
 }
 

@@ -12,6 +12,7 @@ mod rdb;
 mod shards;
 mod shrink;
 mod slot;
+mod streams;
 mod tasks;
 
 use std::{

@@ -16,13 +16,14 @@ use super::{
     lanes::Lanes,
     prepare::{self, Chosen, Folders},
     rdb::{self, CapturedRdb},
+    streams,
 };
 use crate::{
     domain::{
         capture::{Candidate, ShardPlan},
         identity::BackupId,
         installation::{InstallationShard, PlainArchive},
-        manifest::{Archive, Server, ShardManifest},
+        manifest::{Archive, Method, Server, ShardManifest},
         rdb::{Checksum, Content, Private},
         topology::Topology,
     },
@@ -265,7 +266,7 @@ async fn capture_shard(
             });
         };
         let node = Way { candidate, folder: folders.get(&candidate.address) };
-        match capture_from(job, plan, node).await {
+        match capture_in_turn(job, plan, node).await {
             Err(failure) if prepare::is_of_the_node(&failure) => {
                 if prepare::is_of_any_method(&failure) {
                     candidates.retain(|other| other.address != candidate.address);
@@ -279,6 +280,24 @@ async fn capture_shard(
             result => return result,
         }
     }
+}
+
+/// Files that come by exec take one of the namespace's streams.
+async fn capture_in_turn(
+    job: &Job<'_>,
+    plan: &ShardPlan,
+    node: Way<'_>,
+) -> Result<ShardCapture, Failure> {
+    let is_of_files = node.candidate.method == Some(Method::Bgsave) || job.task.forms.aof;
+    if !is_of_files || !matches!(node.folder, Some(Folder::Container(_))) {
+        return capture_from(job, plan, node).await;
+    }
+    let stream = streams::turn(job, plan.shard).await?;
+    let captured = Box::pin(capture_from(job, plan, node)).await;
+    if let Some(stream) = stream {
+        stream.release().await;
+    }
+    captured
 }
 
 async fn capture_from(
