@@ -1,6 +1,6 @@
 # What can be done here; `make` alone lists it. Needed: Rust, Go, python3 with pip, and apt on a Debian machine.
 .DEFAULT_GOAL := help
-.PHONY: help build demo servers test cluster cluster-down e2e lint reliability fuzz bench bench-large
+.PHONY: help build demo servers test cluster cluster-down e2e lint reliability fuzz bench bench-large bench-cluster
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,3 +47,6 @@ bench: servers ## time and memory beside redis-cli, redis-check-rdb and zstd, wr
 
 bench-large: servers ## the same with four times the data: 2.4 GB of RDB, 6 GiB of memory
 	cargo bench --locked --bench program -- --large --rounds 1
+
+bench-cluster: ## reading out of a pod beside `kubectl exec … cat`, on the cluster of `make e2e`; some minutes
+	cargo bench --locked --bench cluster
