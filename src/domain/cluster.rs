@@ -98,6 +98,16 @@ pub fn print_ranges(ranges: &[SlotRange]) -> impl fmt::Display {
     texts.collect::<Vec<_>>().join(",")
 }
 
+/// Of what a node says of all nodes, what it says of its own shard. All of it where it does not tell its own place.
+pub fn own_shard(nodes: Vec<ClusterNode>) -> Vec<ClusterNode> {
+    let Some(myself) = nodes.iter().find(|node| node.myself) else { return nodes };
+    let primary = myself.primary_id.clone().unwrap_or_else(|| myself.id.clone());
+    let belongs = |node: &ClusterNode| {
+        node.myself || node.id == primary || node.primary_id.as_ref() == Some(&primary)
+    };
+    nodes.into_iter().filter(belongs).collect()
+}
+
 pub fn parse_nodes(text: &str) -> Result<Vec<ClusterNode>, Error> {
     let lines = text.lines().filter(|line| !line.trim().is_empty());
     lines.map(|line| parse(line).ok_or_else(|| Error { line: line.to_owned() })).collect()
@@ -192,6 +202,21 @@ mod tests {
         assert_eq!((nodes[3].myself, nodes[3].moving.as_slice()), (true, [93, 77].as_slice()));
         assert!(nodes[4].gone && nodes[4].address.is_none());
         assert_eq!((nodes[5].address.as_ref(), nodes[5].port), (None, 30005));
+    }
+
+    #[test]
+    fn of_its_own_shard_a_node_keeps_what_it_says() {
+        let text = "p1 10.0.0.1:1@2 master - 0 0 1 connected 0-5\nr1 10.0.0.2:1@2 slave p1 0 0 1 connected\n\
+                    p2 10.0.0.3:1@2 master - 0 0 2 connected 6-9\nr2 10.0.0.4:1@2 slave p2 0 0 2 connected\n";
+        for (me, expected) in [("p1", ["p1", "r1"]), ("r1", ["p1", "r1"]), ("r2", ["p2", "r2"])] {
+            let mut nodes = parse_nodes(text).unwrap();
+            for node in &mut nodes {
+                node.myself = node.id == me;
+            }
+            let ids: Vec<String> = own_shard(nodes).into_iter().map(|node| node.id).collect();
+            assert_eq!(ids, expected, "{me}");
+        }
+        assert_eq!(own_shard(parse_nodes(text).unwrap()).len(), 4, "its place is not told");
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct NodeObservation {
     /// Names of the loaded modules, sorted.
     pub modules: Vec<String>,
     pub cluster_enabled: bool,
-    /// Its view of the Cluster, where it is in one.
+    /// What it says of the Cluster, where it is in one; of a look at all nodes, only what it says of its own shard.
     pub cluster: Option<Vec<ClusterNode>>,
     /// Whether sentinels listen to it; none where we may not ask.
     pub sentinel_watched: Option<bool>,

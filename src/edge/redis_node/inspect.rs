@@ -1,6 +1,9 @@
 //! What a source is made of, asked of its nodes and sentinels. Reads only, and judges nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+};
 
 use futures_util::{StreamExt as _, stream};
 
@@ -51,39 +54,53 @@ pub async fn observe(
         if next.is_empty() {
             break;
         }
-        let (seen, failed) = look(std::mem::take(&mut next), &access.nodes).await;
+        let Look { seen, others, failed } =
+            look(std::mem::take(&mut next), &access.nodes, by_name).await;
         nodes.extend(seen);
         let answered = nodes.iter().any(|node| node.outcome.is_ok());
         if let (0, false, Some(error)) = (round, answered, failed) {
             return Err(error);
         }
-        next = nodes
-            .iter()
-            .filter_map(|node| node.outcome.as_ref().ok())
-            .flat_map(|node| others(node, by_name))
-            .collect();
+        next = others.into_iter().collect();
     }
     Ok(SourceObservation { source: source.clone(), sentinel, nodes: distinct(nodes) })
 }
 
-/// Look at these nodes, and keep the first error as it is.
-async fn look(addresses: Vec<NodeAddress>, access: &Access) -> (Vec<Seen>, Option<Error>) {
+/// Nodes that were looked at.
+#[derive(Default)]
+struct Look {
+    seen: Vec<Seen>,
+    /// Nodes that they tell of.
+    others: BTreeSet<NodeAddress>,
+    /// The first error, as it was.
+    failed: Option<Error>,
+}
+
+/// Each node of a Cluster tells of all nodes: what it says of other shards is dropped as soon as it is read, or a large
+/// Cluster would be held once for each of its nodes.
+async fn look(addresses: Vec<NodeAddress>, access: &Access, by_name: bool) -> Look {
     let looks = addresses.into_iter().map(|address| async move {
         let outcome = observe_node(&address, access).await;
         (address, outcome)
     });
-    let outcomes: Vec<_> = stream::iter(looks).buffered(NODES_AT_ONCE).collect().await;
-    let mut first = None;
-    let mut seen = Vec::with_capacity(outcomes.len());
-    for (address, outcome) in outcomes {
-        let outcome = outcome.map_err(|error| {
-            let text = one_line(&error);
-            first.get_or_insert(error);
-            text
-        });
-        seen.push(Seen { address, outcome });
+    let mut looks = pin!(stream::iter(looks).buffered(NODES_AT_ONCE));
+    let mut look = Look::default();
+    while let Some((address, outcome)) = looks.next().await {
+        let outcome = match outcome {
+            Ok(mut node) => {
+                look.others.extend(others(&node, by_name));
+                node.cluster = node.cluster.map(cluster::own_shard);
+                Ok(node)
+            }
+            Err(error) => {
+                let text = one_line(&error);
+                look.failed.get_or_insert(error);
+                Err(text)
+            }
+        };
+        look.seen.push(Seen { address, outcome });
     }
-    (seen, first)
+    look
 }
 
 /// An error and its cause, for a person who asks why a node was passed over.
