@@ -108,6 +108,9 @@ pub enum Verb {
     Serve(Serve),
     /// Copy this program to a path, for a container of another image.
     Install(Install),
+    /// Capture one shard, as a backup with `workers: jobs` orders it.
+    #[command(hide = true)]
+    Worker,
     /// Print the JSON Schema of the config file.
     Schema,
     /// Print the completions of a shell.

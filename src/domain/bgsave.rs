@@ -33,6 +33,11 @@ pub struct Room {
     pub memory_bytes: Option<u64>,
 }
 
+impl Room {
+    /// Where it will be looked at only just before the save.
+    pub const UNSEEN: Self = Self { disk_bytes: u64::MAX, last_dump_bytes: 0, memory_bytes: None };
+}
+
 /// Why a server should not be made to save now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Shortage {

@@ -30,4 +30,5 @@ pub mod source;
 pub mod time_limit;
 pub mod topology;
 pub mod verification;
+pub mod worker;
 pub mod workload;

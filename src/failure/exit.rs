@@ -60,6 +60,11 @@ impl Exit {
         Self::Interrupted,
         Self::Terminated,
     ];
+
+    /// By its number, as another process of ours told it.
+    pub fn of(code: u8) -> Self {
+        Self::ALL.into_iter().find(|exit| *exit as u8 == code).unwrap_or(Self::Unexpected)
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -112,7 +117,8 @@ impl Failure {
             },
             Self::Refused { .. } => Exit::Refused,
             Self::Locked { .. } | Self::LeaseHeld { .. } => Exit::Locked,
-            Self::LeaseLost { .. } => Exit::KubernetesUnavailable,
+            Self::LeaseLost { .. } | Self::WorkerLost { .. } => Exit::KubernetesUnavailable,
+            Self::OfWorker(fault) => Exit::of(fault.exit),
             Self::Incompatible(_) => Exit::Incompatible,
             Self::DataDirectory { source, .. } => exit_of_data_directory(source),
             Self::Server(source) => exit_of_server(source),

@@ -61,13 +61,15 @@ impl Failure {
             Self::LeaseHeld { .. } => "wait for it to end; nothing was changed. A holder that died is replaced by the next run".into(),
             Self::LeaseLost { .. } => "nothing was committed by this run; run again when the Kubernetes API answers".into(),
             Self::Locked { .. } => "wait for it to end; nothing was changed".into(),
+            Self::OfWorker(fault) => fault.hint.clone(),
+            Self::WorkerLost { job, .. } => {
+                format!("nothing was committed: run again; `kubectl get events` and the quotas of the namespace tell more of {job}")
+            }
             Self::Incompatible(_) => "nothing was changed; use a server that fits".into(),
             Self::DataDirectory { source, .. } => hint_of_data_directory(source).into(),
-            Self::Install(program::Error::Unsuitable { .. }) => {
-                "nothing was changed; name a new file in a folder that is there, such as an emptyDir".into()
-            }
+            Self::Install(error) => hint_of_install(error).into(),
             Self::Server(source) => hint_of_server(source).into(),
-            Self::Install(program::Error::File { .. }) | Self::Local { .. } => "look at the path, its permissions and the free space".into(),
+            Self::Local { .. } => HINT_OF_PATH.into(),
             Self::Worker { .. } => "this is a bug; please report it with the log".into(),
             Self::Password { .. } => {
                 "a Secret that changed is not what a running server has: set one right, or restart the pods; \
@@ -76,6 +78,17 @@ impl Failure {
             }
             Self::Ended { .. } => "nothing is half done: run again".into(),
         }
+    }
+}
+
+const HINT_OF_PATH: &str = "look at the path, its permissions and the free space";
+
+const fn hint_of_install(error: &program::Error) -> &'static str {
+    match error {
+        program::Error::Unsuitable { .. } => {
+            "nothing was changed; name a new file in a folder that is there, such as an emptyDir"
+        }
+        program::Error::File { .. } => HINT_OF_PATH,
     }
 }
 

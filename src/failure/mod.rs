@@ -13,7 +13,7 @@ use crate::{
         identity::{BackupId, SourceName},
         manifest, rdb, source,
         time_limit::TimeLimit,
-        topology, workload,
+        topology, worker, workload,
     },
     edge::{
         data_directory, kubernetes, live_directory, program, redis_node, server_process, spool,
@@ -191,6 +191,17 @@ pub enum Failure {
     LeaseHeld { source_name: SourceName, holder: String },
     #[error("the lease of source {source_name} could not be renewed: another run may begin")]
     LeaseLost { source_name: SourceName },
+    /// As a worker in a pod of its own told it.
+    #[error("{}", .0.error)]
+    OfWorker(worker::Fault),
+    #[error("capture shard {shard} from {node} by worker {job}: {finding}")]
+    WorkerLost {
+        shard: u32,
+        node: source::NodeAddress,
+        job: String,
+        finding: String,
+        mended_by: worker::MendedBy,
+    },
     #[error("{0}")]
     Incompatible(String),
     #[error("restore into {}", folder.display())]

@@ -12,7 +12,7 @@ use crate::{
         workload::{self, Workload, facts::SecretKey},
     },
     edge::{
-        kubernetes::{Client, Error, Reach, Way, discovery, exec::ContainerShell},
+        kubernetes::{Client, Error, OnePod, Reach, Way, discovery, exec::ContainerShell},
         live_directory::Shell,
         redis_node::{
             self, Access, Credentials, Dial,
@@ -22,7 +22,7 @@ use crate::{
         },
     },
     failure::{Failure, chain},
-    settings::{self, Cluster, Location, Via},
+    settings::{self, Cluster, Location, Via, Workers},
 };
 
 /// A source that was found.
@@ -38,7 +38,7 @@ pub(super) struct Pods {
     pub(super) reach: Reach,
     pub(super) cluster: Cluster,
     /// The cluster's own id with namespace and workload.
-    identity: String,
+    pub(super) identity: String,
     /// From which the password of its nodes was read, where no config gave one.
     password_entry: Option<SecretKey>,
     /// In sentences for people.
@@ -62,7 +62,27 @@ pub(super) async fn find(source: &settings::Source, context: &Context) -> Result
     }
 }
 
+/// One node of a source of pods, which somebody else found. Nothing is asked.
+pub(super) fn one_node(
+    source: &settings::Source,
+    address: &NodeAddress,
+    pod: OnePod,
+) -> Result<Found, Failure> {
+    let mut access = SourceAccess {
+        nodes: access_of(source, &source.access)?,
+        sentinels: access_of(source, &source.sentinel_access)?,
+    };
+    access.nodes.dial = Some(Arc::new(pod));
+    let address = SourceAddress::Nodes(vec![address.clone()]);
+    Ok(Found { name: source.name.clone(), address, access, pods: None })
+}
+
 impl Pods {
+    /// Whether its shards are captured by Jobs.
+    pub(super) const fn has_workers(&self) -> bool {
+        matches!(self.cluster.workers, Workers::Jobs { .. })
+    }
+
     /// For commands in the container of a node, and where its volume for data is mounted.
     pub(super) fn shell(&self, address: &NodeAddress) -> Option<(Arc<dyn Shell>, Option<String>)> {
         let member = self.reach.member(address)?;
@@ -73,6 +93,11 @@ impl Pods {
 }
 
 impl Found {
+    /// How many forks of it one machine may have at the same time.
+    pub(super) fn forks_per_host(&self) -> usize {
+        self.pods.as_ref().map_or(1, |pods| pods.cluster.forks_per_node)
+    }
+
     /// Looks at every node once. Pods are looked up again: theirs may be other addresses by now.
     pub(super) async fn look_once(&self) -> Result<Result<Topology, topology::Error>, Failure> {
         let address = match &self.pods {

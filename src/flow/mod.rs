@@ -184,6 +184,7 @@ async fn run_verb(cli: Cli, context: &Context) -> Result<Outcome, Failure> {
         }
         Verb::Serve(arguments) => serve::run(&arguments, settings()?, context).await,
         Verb::Install(arguments) => install::run(&arguments, context),
+        Verb::Worker => Box::pin(backup::worker::run(&settings()?, context)).await,
         Verb::Schema => texts::schema(),
         Verb::Completions(arguments) => Ok(texts::completions(arguments.shell)),
         Verb::Man => texts::manual(),

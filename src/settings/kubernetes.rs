@@ -16,6 +16,12 @@ use crate::domain::{
 const EXEC_STREAMS: u32 = 2;
 const EXEC_STREAMS_MAX: u32 = 16;
 
+/// Enough to keep a store busy, and few enough for a small cluster.
+const WORKERS_AT_ONCE: usize = 4;
+
+/// Two copies of datasets in the memory of one machine are one too many.
+const FORKS_PER_NODE: usize = 1;
+
 /// Pods of one installation; exactly one of `statefulSet`, `selector`, `redisFailover`, `redisCluster` and
 /// `redisReplication` names them. Everything else is discovered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -47,6 +53,25 @@ pub struct Kubernetes {
     /// How the pods are reached.
     #[serde(default)]
     pub via: Via,
+    /// Where shards are captured.
+    #[serde(default)]
+    pub workers: WorkersIn,
+    /// With `workers: jobs`: how many of them run at the same time; 4 when absent.
+    pub workers_at_once: Option<u32>,
+    /// With `workers: jobs`: their service account, where a store knows who writes by it. It needs no right at the API server.
+    pub worker_service_account: Option<String>,
+    /// Forks that this source may have at the same time on one Kubernetes node; 1 when absent.
+    pub forks_per_node: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkersIn {
+    /// In this process.
+    #[default]
+    Here,
+    /// Each in a Kubernetes Job of its own, which stores it by itself.
+    Jobs,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -78,6 +103,15 @@ pub struct Cluster {
     pub via: Via,
     pub exec_bytes_max: u64,
     pub exec_streams: u32,
+    pub workers: Workers,
+    pub forks_per_node: usize,
+}
+
+/// Where the shards of a source are captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Workers {
+    Here,
+    Jobs { at_once: usize, service_account: Option<String> },
 }
 
 impl Location {
@@ -127,12 +161,11 @@ pub(super) fn check(configured: &Kubernetes) -> Result<Cluster, (&'static str, S
         via,
         exec_bytes_max,
         exec_streams,
+        workers: _,
+        workers_at_once: _,
+        worker_service_account: _,
+        forks_per_node,
     } = configured;
-    let exec_streams = exec_streams.unwrap_or(EXEC_STREAMS);
-    if !(1..=EXEC_STREAMS_MAX).contains(&exec_streams) {
-        let finding = format!("{exec_streams} is not 1 to {EXEC_STREAMS_MAX}");
-        return Err(("kubernetes.execStreams", finding));
-    }
     if !is_label(namespace) {
         return Err(("kubernetes.namespace", format!("{namespace:?} is no name of a namespace")));
     }
@@ -172,7 +205,9 @@ pub(super) fn check(configured: &Kubernetes) -> Result<Cluster, (&'static str, S
             context: context.clone(),
             via: *via,
             exec_bytes_max: exec_bytes_max.map_or(EXEC_BYTES_MAX, |size| size.as_u64()),
-            exec_streams,
+            exec_streams: streams(*exec_streams)?,
+            workers: workers(configured)?,
+            forks_per_node: forks(*forks_per_node)?,
         }),
         (None, _) => Err((
             "kubernetes",
@@ -184,6 +219,50 @@ pub(super) fn check(configured: &Kubernetes) -> Result<Cluster, (&'static str, S
             Err(("kubernetes", format!("{keys} both name the pods; write one of them")))
         }
     }
+}
+
+fn workers(configured: &Kubernetes) -> Result<Workers, (&'static str, String)> {
+    let Kubernetes { workers, workers_at_once, worker_service_account, .. } = configured;
+    let at_once = "kubernetes.workersAtOnce";
+    match (workers, workers_at_once, worker_service_account) {
+        (WorkersIn::Here, None, None) => Ok(Workers::Here),
+        (WorkersIn::Here, Some(_), _) => Err((
+            at_once,
+            "it is for `workers: jobs`; here `capturesAtOnce` says how many".to_owned(),
+        )),
+        (WorkersIn::Here, None, Some(_)) => {
+            Err(("kubernetes.workerServiceAccount", "it is for `workers: jobs`".to_owned()))
+        }
+        (WorkersIn::Jobs, Some(0), _) => {
+            Err((at_once, "0 captures nothing; write 1 or more".to_owned()))
+        }
+        (WorkersIn::Jobs, number, account) => Ok(Workers::Jobs {
+            at_once: count(*number, WORKERS_AT_ONCE),
+            service_account: account.clone(),
+        }),
+    }
+}
+
+fn streams(configured: Option<u32>) -> Result<u32, (&'static str, String)> {
+    match configured.unwrap_or(EXEC_STREAMS) {
+        streams @ 1..=EXEC_STREAMS_MAX => Ok(streams),
+        streams => {
+            Err(("kubernetes.execStreams", format!("{streams} is not 1 to {EXEC_STREAMS_MAX}")))
+        }
+    }
+}
+
+fn forks(configured: Option<u32>) -> Result<usize, (&'static str, String)> {
+    match configured {
+        Some(0) => {
+            Err(("kubernetes.forksPerNode", "0 captures nothing; write 1 or more".to_owned()))
+        }
+        number => Ok(count(number, FORKS_PER_NODE)),
+    }
+}
+
+fn count(configured: Option<u32>, default: usize) -> usize {
+    configured.and_then(|number| usize::try_from(number).ok()).unwrap_or(default)
 }
 
 /// `a=b,c=d`
@@ -229,6 +308,23 @@ mod tests {
     }
 
     #[test]
+    fn workers_are_in_this_process_unless_the_config_says_otherwise() {
+        for (yaml, expected) in [
+            ("", (Workers::Here, 1)),
+            (", forksPerNode: 3", (Workers::Here, 3)),
+            (", workers: jobs", (Workers::Jobs { at_once: 4, service_account: None }, 1)),
+            (
+                ", workers: jobs, workersAtOnce: 9, workerServiceAccount: writer",
+                (Workers::Jobs { at_once: 9, service_account: Some("writer".to_owned()) }, 1),
+            ),
+        ] {
+            let yaml = format!("{{namespace: shop, statefulSet: a{yaml}}}");
+            let cluster = check(&serde_saphyr::from_str(&yaml).unwrap()).unwrap();
+            assert_eq!((cluster.workers, cluster.forks_per_node), expected, "{yaml}");
+        }
+    }
+
+    #[test]
     fn what_names_no_pods_or_other_pods_is_refused() {
         for (yaml, expected) in [
             ("{namespace: shop}", "which pods is missing"),
@@ -239,6 +335,13 @@ mod tests {
             ("{namespace: shop, selector: 'app!=x'}", "is no label"),
             ("{namespace: shop, statefulSet: a, port: 0}", "1 to 65535"),
             ("{namespace: shop, statefulSet: a, execStreams: 0}", "0 is not 1 to 16"),
+            ("{namespace: shop, statefulSet: a, forksPerNode: 0}", "0 captures nothing"),
+            ("{namespace: shop, statefulSet: a, workersAtOnce: 2}", "for `workers: jobs`"),
+            ("{namespace: shop, statefulSet: a, workerServiceAccount: b}", "for `workers: jobs`"),
+            (
+                "{namespace: shop, statefulSet: a, workers: jobs, workersAtOnce: 0}",
+                "0 captures nothing",
+            ),
         ] {
             assert!(finding(yaml).contains(expected), "{yaml}: {}", finding(yaml));
         }

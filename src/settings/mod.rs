@@ -28,7 +28,7 @@ pub use self::{
         SecretFrom, ServerSideEncryption, Timeouts,
     },
     error::Error,
-    kubernetes::{Cluster, Kubernetes, Location, Via},
+    kubernetes::{Cluster, Kubernetes, Location, Via, Workers},
 };
 use crate::{
     cli::{AdHocSource, Global, Place},
@@ -255,6 +255,11 @@ impl Settings {
         let serve = schedule::check_serve(&config.serve)
             .map_err(|(key, finding)| (format!("serve.{key}"), finding))?;
         Ok(Self { config, schedules, serve, file: None })
+    }
+
+    /// The config file, where there is one.
+    pub fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(|file| file.path.as_path())
     }
 
     pub fn source_names(&self) -> Vec<SourceName> {

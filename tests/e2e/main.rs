@@ -42,4 +42,5 @@ mod servers;
 #[path = "../it/throw_away.rs"]
 mod throw_away;
 mod turns;
+mod workers;
 mod writer;

@@ -1,5 +1,6 @@
 //! Encryption by age, <https://age-encryption.org/v1>: who can open an archive, and its bytes in either direction.
-//! Never tells a key. The one place in the domain where chance enters: age itself draws each archive's file key.
+//! Never tells a key. Here and in `keys` chance enters the domain, and nowhere else: age itself draws each archive's file
+//! key, and a fresh identity.
 
 use std::{
     collections::BTreeMap,

@@ -141,6 +141,13 @@ impl Identities {
         if identities.is_empty() { Err(NotAnIdentity::Empty) } else { Ok(Self(identities)) }
     }
 
+    /// One that nobody else has, and the recipient that belongs to it.
+    pub fn fresh() -> (Self, String) {
+        let identity = x25519::Identity::generate();
+        let recipient = identity.to_public().to_string();
+        (Self(vec![Arc::new(identity)]), recipient)
+    }
+
     /// Both these and those.
     #[must_use]
     pub fn and(mut self, those: Self) -> Self {

@@ -102,10 +102,11 @@ fn judge_bgsave(
     bgsave::check_disk(room, node.persistence.dataset_bytes).map_err(|error| error.to_string())?;
     bgsave::check_memory(room, node.used_memory_bytes).map_err(|error| error.to_string())?;
     let found = match directory.access {
-        FileAccess::Mounted => "is at hand",
-        FileAccess::Exec => "can be read by exec",
+        FileAccess::Mounted => "is at hand and has room",
+        FileAccess::Exec => "can be read by exec and has room",
+        FileAccess::Worker => "can be mounted by a worker",
     };
-    Ok(format!("by BGSAVE, for its data directory {found} and has room"))
+    Ok(format!("by BGSAVE, for its data directory {found}"))
 }
 
 fn check_exec(directory: &Directory, preference: &Preference, bytes: u64) -> Result<(), String> {
@@ -116,7 +117,7 @@ fn check_exec(directory: &Directory, preference: &Preference, bytes: u64) -> Res
             let (bytes, most) = (size(bytes), size(most));
             Err(format!("its {bytes} are more than {most} (`execBytesMax`), too much for exec"))
         }
-        FileAccess::Exec | FileAccess::Mounted => Ok(()),
+        FileAccess::Exec | FileAccess::Mounted | FileAccess::Worker => Ok(()),
     }
 }
 

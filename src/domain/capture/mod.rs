@@ -43,7 +43,8 @@ pub enum MethodChoice {
 }
 
 /// Which forms of a shard's dataset are captured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Forms {
     pub rdb: bool,
     pub aof: bool,
@@ -59,6 +60,8 @@ pub enum FileAccess {
     Mounted,
     /// By commands in its container: every byte crosses the Kubernetes API server.
     Exec,
+    /// By a worker that mounts its volume, and sees only there what room it has.
+    Worker,
 }
 
 /// A data directory that is at hand, as it was found.
@@ -124,8 +127,8 @@ pub struct ShardPlan {
     pub passed_over: Vec<PassedOver>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Candidate {
     pub address: NodeAddress,
     pub role: NodeRole,
@@ -142,8 +145,8 @@ pub struct Candidate {
 }
 
 /// How the node calls its files, as far as it tells.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FileNames {
     pub dbfilename: Option<String>,
     pub appendfilename: Option<String>,

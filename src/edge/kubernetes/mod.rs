@@ -3,6 +3,7 @@
 pub mod client;
 pub mod discovery;
 pub mod exec;
+pub mod jobs;
 pub mod lease;
 mod reach;
 mod right;
@@ -12,7 +13,7 @@ use std::{error, path::PathBuf, time::Duration};
 
 pub use self::{
     client::Client,
-    reach::{Reach, Way},
+    reach::{OnePod, Reach, Way},
     right::Right,
 };
 

@@ -115,6 +115,28 @@ impl Dial for Reach {
     }
 }
 
+/// One pod by its IP, for who asks no API server.
+#[derive(Clone, Debug)]
+pub struct OnePod {
+    pub host: String,
+    /// DNS names that its certificate may have.
+    pub server_names: Vec<String>,
+}
+
+#[async_trait]
+impl Dial for OnePod {
+    async fn dial(&self, address: &NodeAddress) -> io::Result<Dialed> {
+        let stream = TcpStream::connect((self.host.as_str(), address.port())).await?;
+        stream.set_nodelay(true)?;
+        Ok(Dialed { stream: Box::new(stream), server_names: self.server_names.clone() })
+    }
+
+    /// There is no other.
+    fn machine(&self, _: &NodeAddress) -> Option<String> {
+        None
+    }
+}
+
 /// One forwarded connection. Ends with the error that the pod's kubelet tells, if it tells one.
 struct Forwarded {
     stream: DuplexStream,

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     lanes::{Lane, Lanes},
-    shards::{Job, ShardCapture, skew_seconds},
+    shards::{Job, skew_seconds},
 };
 use crate::{
     domain::{
@@ -16,6 +16,7 @@ use crate::{
         manifest::{self, Archive, Manifest, Object, Origin},
         shrink_guard::ShrinkGuard,
         topology::Topology,
+        worker::ShardCapture,
     },
     edge::store::{self, Store},
     failure::Failure,

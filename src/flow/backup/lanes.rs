@@ -14,6 +14,7 @@ use crate::{
         identity::BackupId,
         manifest::{Manifest, Object},
         shrink_guard::ShrinkGuard,
+        worker::{Fault, MendedBy, StoreOutcome, StorePart},
     },
     failure::{Failure, LostStore},
     flow::{
@@ -123,6 +124,35 @@ impl Lanes {
             Ok(())
         })
         .await
+    }
+
+    /// As if this process had sent there what a worker is about to send.
+    pub(super) fn begin_elsewhere(&self) {
+        self.live().for_each(|lane| lane.is_used.store(true, Ordering::Relaxed));
+    }
+
+    /// Takes over what a worker stored, or why it could not.
+    pub(super) fn take_over(&self, parts: Vec<StorePart>) -> Result<(), Failure> {
+        for StorePart { store, outcome } in parts {
+            let Some(lane) = self.live().find(|lane| lane.name() == store) else { continue };
+            match outcome {
+                StoreOutcome::Stored(versions) => lane.keep(versions),
+                StoreOutcome::Lost(fault) => lane.lose(&Failure::OfWorker(fault)),
+            }
+        }
+        self.check()
+    }
+
+    /// What a worker has to tell of its stores.
+    pub(super) fn parts(&self) -> Vec<StorePart> {
+        let of_lane = |lane: &Lane| {
+            let versions = lane.versions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let outcome = lane.lost.get().map_or(StoreOutcome::Stored(versions), lost);
+            StorePart { store: lane.name().to_owned(), outcome }
+        };
+        let unopened = self.unopened.iter();
+        let unopened = unopened.map(|it| StorePart { store: it.store.clone(), outcome: lost(it) });
+        self.lanes.iter().map(of_lane).chain(unopened).collect()
     }
 
     /// For one archive: where its bytes go.
@@ -254,6 +284,11 @@ impl Lane {
         let Opened { name: _, store, pace } = &self.located.opened;
         Outlet { store: &**store, budget: &self.budget, pace, lose }
     }
+}
+
+fn lost(lost: &LostStore) -> StoreOutcome {
+    let LostStore { store: _, exit, error, hint } = lost.clone();
+    StoreOutcome::Lost(Fault { exit: exit as u8, error, hint, mended_by: MendedBy::Nothing })
 }
 
 fn tell(lost: &LostStore) {

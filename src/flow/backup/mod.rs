@@ -14,6 +14,8 @@ mod shrink;
 mod slot;
 mod streams;
 mod tasks;
+pub(super) mod worker;
+mod workers;
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -31,8 +33,9 @@ use self::{
     lanes::{Lane, Lanes},
     prepare::Prepared,
     tasks::{Task, tasks},
+    workers::Workers,
 };
-pub(super) use self::{prepare::is_of_any_method, tasks::named_sources};
+pub(super) use self::{prepare::is_of_any_method, tasks::named_sources, workers::own_pod};
 use super::{Context, catalog, sweep};
 use crate::{
     cli::Backup,
@@ -129,6 +132,10 @@ async fn run_task(task: &Task, context: &Context) -> Result<Ran, Failure> {
         // As if it had been killed: what it stored is no backup, and a later run sweeps it.
         failure = exclusive.lost(task) => Err(failure),
     };
+    if result.is_err() {
+        // Whoever would have ended them may have been dropped.
+        Box::pin(workers::forget(task, &backup, context)).await;
+    }
     Box::pin(exclusive.release()).await;
     result.map(|backed_up| Ran::BackedUp(Box::new(backed_up)))
 }
@@ -260,6 +267,8 @@ async fn store_archives(
     };
     warnings.extend(admit(task, lanes, &origin, context).await?);
 
+    let opened = Workers::open(task, &found, backup, context);
+    let workers = Box::pin(context.unless_ended(opened)).await?;
     let halt = watch::Sender::new(false);
     let job = shards::Job {
         task,
@@ -270,7 +279,8 @@ async fn store_archives(
         spool: &spool,
         context,
         halt,
-        hosts: &Hosts::default(),
+        hosts: &Hosts::new(found.forks_per_host()),
+        workers: workers.as_ref(),
         overdue: None,
     };
     let (topology, shards) = shards::capture_all(&job, topology, chosen, &mut warnings).await?;

@@ -7,12 +7,14 @@ use futures_util::{StreamExt as _, future::try_join_all, stream};
 use super::{Task, guard};
 use crate::{
     domain::{
+        bgsave::Room,
         capture::{
             self, Directories, Directory, EXEC_BYTES_MAX, FileAccess, Forms, MethodChoice, Plan,
             Preference,
         },
         source::NodeAddress,
         topology::{self, Topology},
+        worker::{Fault, MendedBy},
     },
     edge::{
         kubernetes,
@@ -23,7 +25,7 @@ use crate::{
     failure::{Failure, chain, of_kubernetes},
     flow::{
         Context,
-        find::{self, Found},
+        find::{self, Found, Pods},
         stores,
     },
     report::{Outcome, PlanReport, PlannedShard},
@@ -197,12 +199,15 @@ pub(in crate::flow) struct AtHand {
     forbidden: Option<(NodeAddress, live_directory::Error)>,
 }
 
-/// Looks at each data directory: a mounted one, or by exec that of a pod.
+/// Looks at each data directory: a mounted one, or by exec that of a pod. Workers look for themselves.
 pub(in crate::flow) async fn at_hand(
     source: &settings::Source,
     preference: &Preference,
     (found, topology): (&Found, &Topology),
 ) -> AtHand {
+    if let Some(pods) = found.pods.as_ref().filter(|pods| pods.has_workers()) {
+        return of_workers(pods, topology);
+    }
     let looks = topology.shards.iter().flat_map(topology::Shard::observed).map(|node| async move {
         let pods = found.pods.as_ref().filter(|_| preference.needs_files());
         let (access, looked) = match (source.data_dirs.get(&node.address), pods) {
@@ -249,6 +254,19 @@ fn is_forbidden(error: &live_directory::Error) -> bool {
     matches!(of_kubernetes(error), Some(kubernetes::Error::Forbidden { .. }))
 }
 
+/// The claims that a worker can mount.
+fn of_workers(pods: &Pods, topology: &Topology) -> AtHand {
+    let of_node = |address: &NodeAddress| {
+        let claim = pods.reach.member(address)?.data.and_then(|data| data.claim);
+        let missing = "it keeps its data in no PersistentVolumeClaim, and a worker runs no commands in its pod";
+        let room = claim.map(|_| Room::UNSEEN).ok_or_else(|| missing.to_owned());
+        Some((address.clone(), Directory { access: FileAccess::Worker, room }))
+    };
+    let nodes = topology.shards.iter().flat_map(topology::Shard::observed);
+    let directories = nodes.filter_map(|node| of_node(&node.address)).collect();
+    AtHand { folders: Folders::new(), directories, forbidden: None }
+}
+
 /// Directories whose addresses are no node's, in sentences for people.
 pub(in crate::flow) fn unknown_directories(
     source: &settings::Source,
@@ -272,6 +290,11 @@ pub(in crate::flow) fn unknown_directories(
 
 /// Whether another node, or another method, may do better.
 pub(super) const fn is_of_the_node(failure: &Failure) -> bool {
+    if let Failure::OfWorker(Fault { mended_by, .. }) | Failure::WorkerLost { mended_by, .. } =
+        failure
+    {
+        return !matches!(mended_by, MendedBy::Nothing);
+    }
     matches!(
         failure,
         Failure::Capture { source, .. } if !matches!(source, redis_node::Error::AuthenticationRefused { .. })
@@ -281,6 +304,11 @@ pub(super) const fn is_of_the_node(failure: &Failure) -> bool {
 /// Whether no other method would do better with the same node: above all, a server that could not
 /// save must not be made to save again for the sake of a replica.
 pub(in crate::flow) const fn is_of_any_method(failure: &Failure) -> bool {
+    if let Failure::OfWorker(Fault { mended_by, .. }) | Failure::WorkerLost { mended_by, .. } =
+        failure
+    {
+        return !matches!(mended_by, MendedBy::OtherMethod);
+    }
     !matches!(
         failure,
         Failure::Capture {

@@ -102,7 +102,7 @@ async fn by_replication(
     let Origin { source: _, shard, node } = origin;
     let limits = job.task.source.timeouts.of_replication();
     let snapshot = async {
-        let turn = job.hosts.turn(node, &job.access.nodes).await;
+        let turn = job.hosts.turn(node, &job.access.nodes).await?;
         let snapshot = Snapshot::begin(node, &job.access.nodes, &candidate.server, limits).await;
         let failed = |source| Failure::Capture { shard: *shard, node: node.clone(), source };
         Ok((snapshot.map_err(failed)?, turn))
@@ -139,7 +139,7 @@ async fn by_bgsave(
     let dbfilename = candidate.names.dbfilename.as_deref();
     let limits = job.task.source.timeouts.of_save();
     let saved = async {
-        let _turn = job.hosts.turn(node, &job.access.nodes).await;
+        let _turn = job.hosts.turn(node, &job.access.nodes).await?;
         let saved = save(node, &job.access.nodes, &candidate.run_id, folder, dbfilename, limits);
         saved.await.map_err(failed)
     };

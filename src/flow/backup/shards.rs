@@ -1,9 +1,11 @@
 //! Capture every shard, at most so many at once; a failed node is replaced by the next, a moved slot is captured again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream};
-use jiff::Timestamp;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -17,15 +19,17 @@ use super::{
     prepare::{self, Chosen, Folders},
     rdb::{self, CapturedRdb},
     streams,
+    workers::Workers,
 };
 use crate::{
     domain::{
         capture::{Candidate, ShardPlan},
         identity::BackupId,
-        installation::{InstallationShard, PlainArchive},
-        manifest::{Archive, Method, Server, ShardManifest},
+        installation::InstallationShard,
+        manifest::{Method, ShardManifest},
         rdb::{Checksum, Content, Private},
         topology::Topology,
+        worker::ShardCapture,
     },
     edge::{live_directory::Folder, redis_node::inspect::SourceAccess, spool},
     failure::{Failure, chain},
@@ -47,6 +51,8 @@ pub(super) struct Job<'a> {
     /// Set by the first capture that fails for good, for the others.
     pub(super) halt: watch::Sender<bool>,
     pub(super) hosts: &'a Hosts,
+    /// Where shards are captured by Jobs.
+    pub(super) workers: Option<&'a Workers>,
     /// When the capture of one shard must have ended.
     pub(super) overdue: Option<Overdue>,
 }
@@ -82,12 +88,18 @@ impl Job<'_> {
     }
 
     /// The same job for one shard, which has until then.
-    fn of_shard(&self, shard: u32) -> Job<'_> {
+    pub(super) fn of_shard(&self, shard: u32) -> Job<'_> {
         let at = Instant::now() + self.task.source.timeouts.capture.get();
-        let Self { task, backup, lanes, found, access, spool, context, halt, hosts, overdue: _ } =
-            self;
+        let Self { task, backup, lanes, found, access, spool, context, halt, hosts, .. } = self;
         let (halt, overdue) = (halt.clone(), Some(Overdue { shard, at }));
-        Job { task, backup, lanes, found, access, spool, context, halt, hosts, overdue }
+        let workers = self.workers;
+        Job { task, backup, lanes, found, access, spool, context, halt, hosts, workers, overdue }
+    }
+
+    /// How long the shard still has.
+    pub(super) fn time_left(&self) -> Duration {
+        let limit = self.task.source.timeouts.capture.get();
+        self.overdue.map_or(limit, |overdue| overdue.at.saturating_duration_since(Instant::now()))
     }
 
     /// Drops `act`, which writes to no store, as soon as it is of no more use.
@@ -103,7 +115,7 @@ impl Job<'_> {
 #[derive(Clone, Copy)]
 pub(super) struct Way<'a> {
     pub(super) candidate: &'a Candidate,
-    folder: Option<&'a Folder>,
+    pub(super) folder: Option<&'a Folder>,
 }
 
 impl<'a> Way<'a> {
@@ -113,25 +125,6 @@ impl<'a> Way<'a> {
             finding: format!("{purpose} of {} without its data directory", self.candidate.address),
             hint: "name it by `dataDir`".to_owned(),
         })
-    }
-}
-
-/// A captured shard and what its parts of manifest and installation say.
-#[derive(Clone, Debug)]
-pub(super) struct ShardCapture {
-    pub(super) manifest: ShardManifest,
-    pub(super) installation: InstallationShard,
-    pub(super) plain_bytes: u64,
-    pub(super) server: Server,
-    /// By our own clock, which is the same for all shards.
-    pub(super) began: Timestamp,
-}
-
-impl ShardCapture {
-    fn add(&mut self, archive: Archive, plain: PlainArchive) {
-        self.plain_bytes += plain.bytes;
-        self.manifest.archives.push(archive);
-        self.installation.archives.push(plain);
     }
 }
 
@@ -155,7 +148,9 @@ pub(super) async fn capture_all(
                 }
                 captured
             })
-            .buffer_unordered(job.task.source.captures_at_once)
+            .buffer_unordered(
+                job.workers.map_or(job.task.source.captures_at_once, Workers::at_once),
+            )
             .collect()
             .await;
         let done: Vec<ShardCapture> = done.into_iter().collect::<Result<_, _>>()?;
@@ -258,6 +253,7 @@ async fn capture_shard(
 ) -> Result<ShardCapture, Failure> {
     let job = &job.of_shard(plan.shard);
     let mut candidates: VecDeque<&Candidate> = plan.candidates.iter().collect();
+    let mut was_lost = false;
     loop {
         let Some(candidate) = candidates.pop_front() else {
             return Err(Failure::Unsettled {
@@ -266,10 +262,19 @@ async fn capture_shard(
             });
         };
         let node = Way { candidate, folder: folders.get(&candidate.address) };
-        match capture_in_turn(job, plan, node).await {
+        let captured = match job.workers {
+            Some(workers) => Box::pin(workers.capture(job, plan, candidate)).await,
+            None => capture_in_turn(job, plan, node).await,
+        };
+        match captured {
             Err(failure) if prepare::is_of_the_node(&failure) => {
                 if prepare::is_of_any_method(&failure) {
                     candidates.retain(|other| other.address != candidate.address);
+                }
+                if let (Failure::WorkerLost { .. }, false) = (&failure, was_lost) {
+                    // The node itself may be well: it comes again, once and after all others.
+                    was_lost = true;
+                    candidates.push_back(candidate);
                 }
                 if candidates.is_empty() {
                     return Err(failure);
@@ -300,7 +305,7 @@ async fn capture_in_turn(
     captured
 }
 
-async fn capture_from(
+pub(super) async fn capture_from(
     job: &Job<'_>,
     plan: &ShardPlan,
     node: Way<'_>,

@@ -1,6 +1,9 @@
 //! What a run is asked for: which sources, to which stores, in which forms. Reads the config; asks no server and no store.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use jiff::Timestamp;
 
@@ -28,6 +31,8 @@ pub(super) struct Task {
     /// Of a scheduled run; any other begins at once and waits for nobody.
     pub(super) window: Option<Window>,
     pub(super) adopt: bool,
+    /// The file that names the source, for workers, which read it too.
+    pub(super) config: Option<PathBuf>,
     /// By the names of stores: what stays there, applied after the backup.
     pub(super) policies: BTreeMap<String, Policy>,
 }
@@ -63,6 +68,7 @@ pub(super) fn tasks(
         scheduled_for: None,
         window: None,
         adopt: *adopt,
+        config: settings.path().map(Path::to_owned),
         policies: BTreeMap::new(),
     };
     if let Some(name) = schedule {

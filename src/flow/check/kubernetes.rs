@@ -6,10 +6,10 @@ use crate::{
         capture::MethodChoice,
         workload::{self, Workload},
     },
-    edge::kubernetes::{Client, Error, Right, Way, discovery, exec, lease, rights},
-    failure::{Exit, Failure},
-    flow::{Context, find},
-    settings::{self, Cluster, Location},
+    edge::kubernetes::{Client, Error, Right, Way, discovery, exec, jobs, lease, rights},
+    failure::{Exit, Failure, chain},
+    flow::{Context, backup::own_pod, find},
+    settings::{self, Cluster, Location, Workers},
 };
 
 /// A line for the cluster, and one for each right that is missing.
@@ -29,6 +29,11 @@ pub(super) async fn check(
     let resolve = |facts| workload::resolve(facts, &cluster.wanted, &cluster.choice).ok();
     let workload = facts.as_ref().and_then(resolve);
     let asked = Asked { client: &client, cluster, way, workload: workload.as_ref() };
+    if let (Workers::Jobs { .. }, Err(failure)) =
+        (&cluster.workers, own_pod(&client, cluster, context))
+    {
+        findings.warning(&subject, chain(&failure), &failure.hint());
+    }
     let checked = asked.check(&subject, source.method, findings).await;
     let attempt = "ask for rights".to_owned();
     findings.keep(&subject, checked.map_err(|source| Failure::Kubernetes { attempt, source }));
@@ -58,10 +63,13 @@ impl Asked<'_> {
         let mut needed = discovery::rights(&cluster.namespace, *way == Way::PortForward);
         needed.extend(lease::rights(&cluster.namespace));
         let exec_rights = exec::rights(&cluster.namespace);
-        let exec_rights: &[_] = match method {
-            MethodChoice::Auto | MethodChoice::Bgsave => &exec_rights,
-            MethodChoice::Replication => &[],
+        let exec_rights: &[_] = match (&cluster.workers, method) {
+            (Workers::Here, MethodChoice::Auto | MethodChoice::Bgsave) => &exec_rights,
+            (Workers::Here, MethodChoice::Replication) | (Workers::Jobs { .. }, _) => &[],
         };
+        if let Workers::Jobs { .. } = cluster.workers {
+            needed.extend(jobs::rights(&cluster.namespace));
+        }
         let mut missing = 0;
         for right in needed.iter().chain(exec_rights) {
             if self.is_granted(right).await? {

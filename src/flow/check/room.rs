@@ -50,11 +50,16 @@ fn seen(
     node: &NodeObservation,
     member: Option<&Member>,
 ) -> String {
+    let whose = member.map_or_else(String::new, |it| format!(" of pod {}", it.pod));
     let how = match access {
         FileAccess::Mounted => "is mounted here",
         FileAccess::Exec => "can be read by exec",
+        FileAccess::Worker => {
+            return format!(
+                "the data directory{whose} can be mounted by a worker, which sees its room"
+            );
+        }
     };
-    let whose = member.map_or_else(String::new, |it| format!(" of pod {}", it.pod));
     let needed = bgsave::disk_needed(room.last_dump_bytes, node.persistence.dataset_bytes);
     let memory = match room.memory_bytes {
         Some(left) => {
@@ -99,6 +104,9 @@ fn remedy(shortage: &Shortage, member: Option<&Member>) -> String {
 const fn unreadable(access: FileAccess) -> &'static str {
     match access {
         FileAccess::Mounted => "let the user of this program read it, or leave `dataDir` out",
+        FileAccess::Worker => {
+            "keep its data in a PersistentVolumeClaim, or be content with `method: replication`"
+        }
         FileAccess::Exec => {
             "give its image a shell with coreutils or busybox, and us the right to pods/exec; or be content with \
              `method: replication`"
