@@ -1,5 +1,8 @@
 //! Shards captured by Jobs: an order to each, its report taken over as an own capture. Never touches their bytes.
 
+#[cfg(test)]
+mod simulation;
+
 use std::{
     fmt,
     sync::atomic::{AtomicU32, Ordering},
