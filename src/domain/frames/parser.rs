@@ -172,7 +172,7 @@ impl Parser {
                 length,
                 sum: Sum::new(sum),
                 summing: Summing::new(self.tool),
-                bytes: Vec::new(),
+                bytes: Vec::with_capacity(usize::try_from(length).unwrap_or(0)),
             }))
         })
     }
