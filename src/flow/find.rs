@@ -40,7 +40,7 @@ pub(super) struct Pods {
     /// The cluster's own id with namespace and workload.
     pub(super) identity: String,
     /// From which the password of its nodes was read, where no config gave one.
-    password_entry: Option<SecretKey>,
+    pub(super) password_entry: Option<SecretKey>,
     /// In sentences for people.
     pub(super) notes: Vec<String>,
 }

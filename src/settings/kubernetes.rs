@@ -146,29 +146,35 @@ impl fmt::Display for Location {
     }
 }
 
-/// `Err` holds the key below `kubernetes` that is wrong, and why.
-pub(super) fn check(configured: &Kubernetes) -> Result<Cluster, (&'static str, String)> {
-    let Kubernetes {
-        namespace,
-        stateful_set,
-        selector,
-        redis_failover,
-        redis_cluster,
-        redis_replication,
-        container,
-        port,
-        context,
-        via,
-        exec_bytes_max,
-        exec_streams,
-        workers: _,
-        workers_at_once: _,
-        worker_service_account: _,
-        forks_per_node,
-    } = configured;
+/// The key below `kubernetes` that is wrong, and why.
+type Wrong = (&'static str, String);
+
+pub(super) fn check(configured: &Kubernetes) -> Result<Cluster, Wrong> {
+    let Kubernetes { namespace, container, port, context, via, exec_bytes_max, .. } = configured;
     if !is_label(namespace) {
         return Err(("kubernetes.namespace", format!("{namespace:?} is no name of a namespace")));
     }
+    if *port == Some(0) {
+        return Err(("kubernetes.port", "a port is 1 to 65535".to_owned()));
+    }
+    Ok(Cluster {
+        namespace: namespace.clone(),
+        wanted: wanted(configured)?,
+        choice: Choice { container: container.clone(), port: *port },
+        context: context.clone(),
+        via: *via,
+        exec_bytes_max: exec_bytes_max.map_or(EXEC_BYTES_MAX, |size| size.as_u64()),
+        exec_streams: streams(configured.exec_streams)?,
+        workers: workers(configured)?,
+        forks_per_node: forks(configured.forks_per_node)?,
+    })
+}
+
+/// The one key that names the pods.
+fn wanted(configured: &Kubernetes) -> Result<Wanted, Wrong> {
+    let Kubernetes {
+        stateful_set, selector, redis_failover, redis_cluster, redis_replication, ..
+    } = configured;
     let mut named = Vec::new();
     if let Some(selector) = selector {
         let labels = labels(selector).map_err(|finding| ("kubernetes.selector", finding))?;
@@ -193,22 +199,9 @@ pub(super) fn check(configured: &Kubernetes) -> Result<Cluster, (&'static str, S
         }
     }
     let keys = named.iter().map(|(key, _)| *key).collect::<Vec<_>>().join(" and ");
-    if *port == Some(0) {
-        return Err(("kubernetes.port", "a port is 1 to 65535".to_owned()));
-    }
     let mut named = named.into_iter();
     match (named.next(), named.next()) {
-        (Some((_, wanted)), None) => Ok(Cluster {
-            namespace: namespace.clone(),
-            wanted,
-            choice: Choice { container: container.clone(), port: *port },
-            context: context.clone(),
-            via: *via,
-            exec_bytes_max: exec_bytes_max.map_or(EXEC_BYTES_MAX, |size| size.as_u64()),
-            exec_streams: streams(*exec_streams)?,
-            workers: workers(configured)?,
-            forks_per_node: forks(*forks_per_node)?,
-        }),
+        (Some((_, wanted)), None) => Ok(wanted),
         (None, _) => Err((
             "kubernetes",
             "which pods is missing: write one of `statefulSet`, `selector`, `redisFailover`, `redisCluster`, \
@@ -221,7 +214,7 @@ pub(super) fn check(configured: &Kubernetes) -> Result<Cluster, (&'static str, S
     }
 }
 
-fn workers(configured: &Kubernetes) -> Result<Workers, (&'static str, String)> {
+fn workers(configured: &Kubernetes) -> Result<Workers, Wrong> {
     let Kubernetes { workers, workers_at_once, worker_service_account, .. } = configured;
     let at_once = "kubernetes.workersAtOnce";
     match (workers, workers_at_once, worker_service_account) {
@@ -243,7 +236,7 @@ fn workers(configured: &Kubernetes) -> Result<Workers, (&'static str, String)> {
     }
 }
 
-fn streams(configured: Option<u32>) -> Result<u32, (&'static str, String)> {
+fn streams(configured: Option<u32>) -> Result<u32, Wrong> {
     match configured.unwrap_or(EXEC_STREAMS) {
         streams @ 1..=EXEC_STREAMS_MAX => Ok(streams),
         streams => {
@@ -252,7 +245,7 @@ fn streams(configured: Option<u32>) -> Result<u32, (&'static str, String)> {
     }
 }
 
-fn forks(configured: Option<u32>) -> Result<usize, (&'static str, String)> {
+fn forks(configured: Option<u32>) -> Result<usize, Wrong> {
     match configured {
         Some(0) => {
             Err(("kubernetes.forksPerNode", "0 captures nothing; write 1 or more".to_owned()))

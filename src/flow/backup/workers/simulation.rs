@@ -286,7 +286,13 @@ async fn found(topology: &Topology, api: &Api, bench: &Bench) -> Found {
         name: source.name,
         address: SourceAddress::Nodes(vec![address(0, 0)]),
         access: SourceAccess { nodes: nodes.clone(), sentinels: nodes },
-        pods: Some(Pods { reach, cluster, identity: String::new(), notes: Vec::new() }),
+        pods: Some(Pods {
+            reach,
+            cluster,
+            identity: String::new(),
+            password_entry: None,
+            notes: Vec::new(),
+        }),
     }
 }
 
@@ -316,6 +322,7 @@ impl Bench {
             method: MethodChoice::Auto,
             schedule: None,
             scheduled_for: None,
+            window: None,
             adopt: false,
             config: self.settings.path().map(Path::to_owned),
             policies: BTreeMap::new(),
