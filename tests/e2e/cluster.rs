@@ -78,7 +78,8 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut attempt: impl FnMut() -> Opt
             return outcome;
         }
         assert!(began.elapsed() < limit, "gave up waiting for {what}");
-        thread::sleep(Duration::from_millis(200));
+        // Each look may be a kubectl, which costs a fifth of a second of processor.
+        thread::sleep(Duration::from_secs(1));
     }
 }
 
