@@ -48,5 +48,7 @@ bench: servers ## time and memory beside redis-cli, redis-check-rdb and zstd, wr
 bench-large: servers ## the same with four times the data: 2.4 GB of RDB, 6 GiB of memory
 	cargo bench --locked --bench program -- --large --rounds 1
 
-bench-cluster: ## reading out of a pod beside `kubectl exec … cat`, on the cluster of `make e2e`; some minutes
-	cargo bench --locked --bench cluster
+bench-cluster: ## reading out of pods beside `kubectl exec … cat`, and worker Jobs, on the cluster of `make e2e`; some minutes
+	cargo rustc --release --locked --bin redis-backup -- -C target-feature=+crt-static
+	PRODUCT_IMAGE=localhost/redis-backup:bench tests/cluster/build-product target/release/redis-backup
+	PRODUCT_IMAGE=localhost/redis-backup:bench cargo bench --locked --bench cluster

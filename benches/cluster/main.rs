@@ -1,4 +1,5 @@
-//! Measures how fast a pod's files are read beside kubectl, on the cluster under test, and writes the table of `docs/BENCHMARKS.md`.
+//! Measures captures out of pods, by exec beside kubectl and by worker Jobs, on the cluster under test, and writes the tables of
+//! `docs/BENCHMARKS.md`.
 //!
 //! `cargo bench --bench cluster [-- --rounds N]`, or `make bench-cluster`.
 
@@ -23,9 +24,22 @@ mod measure;
 #[expect(dead_code, reason = "the tests use all of it")]
 #[path = "../../tests/e2e/namespace.rs"]
 mod namespace;
+#[expect(dead_code, reason = "the tests use all of it")]
+#[path = "../../tests/e2e/product.rs"]
+mod product;
 mod reading;
+#[expect(dead_code, reason = "the tests use all of it")]
+#[path = "../../tests/e2e/ready.rs"]
+mod ready;
+#[expect(dead_code, reason = "the tests use all of it")]
+#[path = "../../tests/e2e/rights.rs"]
+mod rights;
+#[expect(dead_code, reason = "the tests use all of it")]
+#[path = "../../tests/e2e/s3.rs"]
+mod s3;
 #[path = "../program/table.rs"]
 mod table;
+mod workers;
 
 use std::{
     env,
@@ -41,12 +55,15 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let rounds = arguments.iter().position(|argument| argument == "--rounds");
     let rounds = rounds.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(ROUNDS);
-    let (about, rows) = reading::rows(rounds)?;
-    let text = table::text(&about, rounds, &rows);
-    println!("\n{text}");
-    table::write("cluster", &text)?;
-    if let Some(missed) = rows.iter().find(|row| row.target.is_missed(row.measured)) {
-        println!("missed: {}", missed.what);
+    for (title, (about, rows)) in
+        [("cluster", reading::rows(rounds)?), ("workers", workers::rows(rounds)?)]
+    {
+        let text = table::text(&about, rounds, &rows);
+        println!("\n{text}");
+        table::write(title, &text)?;
+        if let Some(missed) = rows.iter().find(|row| row.target.is_missed(row.measured)) {
+            println!("missed: {}", missed.what);
+        }
     }
     Ok(())
 }
