@@ -39,10 +39,14 @@ pub struct Laptop {
 
 impl Laptop {
     pub fn new(namespace: &Namespace) -> Self {
+        Self::with(namespace, "execStreams: 1", "")
+    }
+
+    fn with(namespace: &Namespace, streams: &str, pace: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = format!(
-            "sources:\n  plain: {{kubernetes: {{namespace: {}, statefulSet: redis, execStreams: 1}}, compression: {{codec: none}}}}\n\
-             stores:\n  disk: {{directory: {{path: ./store}}}}\n\
+            "sources:\n  plain: {{kubernetes: {{namespace: {}, statefulSet: redis, {streams}}}, compression: {{codec: none}}}}\n\
+             stores:\n  disk: {{directory: {{path: ./store{pace}}}}}\n\
              schedules:\n  daily: {{source: plain, cron: '0 2 * * *', capture: [rdb, aof], stores: [disk]}}\n",
             namespace.name,
         );
@@ -252,7 +256,8 @@ fn nothing_is_left_in_a_container_when_a_run_is_killed_in_the_middle_of_a_file()
     let namespace = Namespace::create("exec-killed");
     install(&namespace);
     fill_with_noise(&namespace);
-    let laptop = Laptop::new(&namespace);
+    // No dead run's stream is waited for, and a file takes long enough to be seen on its way.
+    let laptop = Laptop::with(&namespace, "execStreams: 8", ", uploadMaxPerSecond: 8MiB");
     for round in 0..5 {
         let mut run = laptop.command(&laptop, &["backup", "plain", "--method", "bgsave"]);
         let mut run = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
