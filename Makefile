@@ -48,7 +48,9 @@ bench: servers ## time and memory beside redis-cli, redis-check-rdb and zstd, wr
 bench-large: servers ## the same with four times the data: 2.4 GB of RDB, 6 GiB of memory
 	cargo bench --locked --bench program -- --large --rounds 1
 
+# Linked as in the image, and one build for both.
+STATIC := RUSTFLAGS="-C target-feature=+crt-static" PRODUCT_IMAGE=localhost/redis-backup:bench
 bench-cluster: ## reading out of pods beside `kubectl exec … cat`, and worker Jobs, on the cluster of `make e2e`; some minutes
-	cargo rustc --release --locked --bin redis-backup -- -C target-feature=+crt-static
-	PRODUCT_IMAGE=localhost/redis-backup:bench tests/cluster/build-product target/release/redis-backup
-	PRODUCT_IMAGE=localhost/redis-backup:bench cargo bench --locked --bench cluster
+	$(STATIC) cargo bench --locked --no-run --target x86_64-unknown-linux-gnu --bench cluster
+	$(STATIC) tests/cluster/build-product target/x86_64-unknown-linux-gnu/release/redis-backup
+	$(STATIC) cargo bench --locked --target x86_64-unknown-linux-gnu --bench cluster
