@@ -269,7 +269,10 @@ fn nothing_is_left_in_a_container_when_a_run_is_killed_in_the_middle_of_a_file()
         run.kill().unwrap();
         run.wait().unwrap();
         wait_for(&format!("the end of what was killed in round {round}"), BOUND, || {
-            left(&namespace).is_empty().then_some(())
+            let left = left(&namespace);
+            // Told where it is not the end.
+            eprintln!("left in round {round}: {left:#?}");
+            left.is_empty().then_some(())
         });
     }
 }

@@ -136,6 +136,7 @@ pub(super) async fn capture_all(
     warnings: &mut Vec<String>,
 ) -> Result<(Topology, Vec<ShardCapture>), Failure> {
     let mut captured: BTreeMap<u32, ShardCapture> = BTreeMap::new();
+    let mut has_moved = false;
     for round in 1..=ROUNDS_MAX {
         let Chosen { plan, folders } = &chosen;
         let missing = plan.shards.iter().filter(|shard| !captured.contains_key(&shard.shard));
@@ -161,10 +162,16 @@ pub(super) async fn capture_all(
         let look = prepare::look(job.found);
         let after = job.unless_ended(look).await?;
         let Some(now) = &after.slot_map else { break };
-        let moved = now.changed_since(before);
-        if moved.is_empty() && now.0.len() == before.0.len() {
+        let mut moved = now.changed_since(before);
+        let is_still = moved.is_empty() && now.0.len() == before.0.len();
+        if is_still && !(has_moved && round < ROUNDS_MAX && captured.values().any(has_strays)) {
             break;
         }
+        if is_still {
+            // A replica that had not yet heard of the move: who got the slots may lack what it still has.
+            moved = (0..now.0.len()).collect();
+        }
+        has_moved = true;
         if round == ROUNDS_MAX {
             return Err(Failure::Unsettled {
                 source_name: source.name.clone(),
@@ -182,6 +189,14 @@ pub(super) async fn capture_all(
     }
     check_skew(job, &shards)?;
     Ok((topology, shards))
+}
+
+/// Keys of slots that another shard has.
+fn has_strays(shard: &ShardCapture) -> bool {
+    match shard.manifest.rdb_content() {
+        Some(Content::Read(facts)) => facts.keys_outside_slots > 0,
+        Some(Content::Unread(_)) | None => false,
+    }
 }
 
 /// Shards whose slots changed are captured again; with another number of shards, all of them.
