@@ -11,7 +11,7 @@ use redis_backup::domain::{agenda::Entry, identity::BackupId, schedule::Timetabl
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Tool, tool::Run};
-use crate::servers::{Version, redis::Server, wait_for};
+use crate::servers::{Version, redis::Server};
 
 const MOMENT: &str = "2026-01-01T02:00:00Z";
 
@@ -35,21 +35,25 @@ fn ended(child: Child) -> Run {
     Run::of(&child.wait_with_output().unwrap())
 }
 
+/// Reads its log as far as that, or to its end.
+fn says(run: &mut Child, words: &str) -> bool {
+    let mut log = BufReader::new(run.stderr.take().unwrap()).lines().map_while(Result::ok);
+    log.any(|line| line.contains(words))
+}
+
 #[test]
 fn a_scheduled_run_waits_for_another_and_does_not_do_its_moment_again() {
     let server = Server::start(&Version::usual(), &["rdbcompression no"]);
     let () = server.command("DEBUG POPULATE 3000 key 1000");
     let tool = tool(&server);
     let of_schedule = |name| ["--schedule", name, "--scheduled-for", MOMENT];
-    let first = tool.start("backup", &of_schedule("yearly"));
-    let archives = tool.store().join("journey/archives");
-    wait_for("the first run to store something", || archives.exists().then_some(()));
+    let mut first = tool.start("backup", &of_schedule("yearly"));
+    assert!(says(&mut first, "capture: "));
     let id = Pid::from_child(&first);
     kill_process(id, Signal::STOP).unwrap();
     let waiting = ["yearly", "yearly"].map(|name| {
         let mut run = tool.start("backup", &of_schedule(name));
-        let mut log = BufReader::new(run.stderr.take().unwrap()).lines().map_while(Result::ok);
-        assert!(log.any(|line| line.contains("waiting for its end until")));
+        assert!(says(&mut run, "waiting for its end until"));
         run
     });
 
