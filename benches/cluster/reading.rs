@@ -30,7 +30,8 @@ pub(crate) fn rows(rounds: usize) -> Result<(String, Vec<Row>)> {
     let namespace = Namespace::create("bench");
     namespace.apply(&PLAIN.objects().replace("memory: 1Gi", "memory: 2Gi"));
     namespace.ask(&["rollout", "status", "statefulset/redis", "--timeout=180s"]);
-    fill(&namespace);
+    namespace.redis("redis-0", &["config", "set", "save", ""]);
+    namespace.fill_with_noise("redis-0", PIECES, KEYS_OF_A_PIECE);
     let folder = TempDir::with_prefix_in("bench-", env!("CARGO_TARGET_TMPDIR"))?;
     let config = format!(
         "sources:\n  pod: {{kubernetes: {{namespace: {}, statefulSet: redis}}, compression: {{codec: none}}}}\n\
@@ -98,18 +99,6 @@ fn table(megabytes: f64, ours: &[Ours], theirs: &[Usage]) -> Vec<Row> {
             detail,
         },
     ]
-}
-
-fn fill(namespace: &Namespace) {
-    namespace.redis("redis-0", &["config", "set", "save", ""]);
-    namespace.redis("redis-0", &["config", "set", "rdbcompression", "no"]);
-    let script = "math.randomseed(ARGV[1]) for i = 1, ARGV[2] do local part = {} for j = 1, 16 do \
-                  part[j] = string.format('%08x%08x', math.random(0, 2147483647), math.random(0, 2147483647)) end \
-                  redis.call('SET', ARGV[1] .. ':' .. i, string.rep(table.concat(part), 8)) end return 'filled'";
-    for piece in 1..=PIECES {
-        let (piece, keys) = (piece.to_string(), KEYS_OF_A_PIECE.to_string());
-        namespace.redis("redis-0", &["eval", script, "0", &piece, &keys]);
-    }
 }
 
 /// The moments of its log tell the time between the end of BGSAVE and the last byte that a store took.

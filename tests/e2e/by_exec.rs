@@ -194,22 +194,11 @@ fn install(namespace: &Namespace) {
     namespace.redis("redis-0", &["config", "set", "auto-aof-rewrite-percentage", "0"]);
 }
 
-fn fill_with_noise(namespace: &Namespace) {
-    namespace.redis("redis-0", &["config", "set", "rdbcompression", "no"]);
-    let script = "math.randomseed(ARGV[1]) for i = 1, ARGV[2] do local part = {} for j = 1, 16 do \
-                  part[j] = string.format('%08x%08x', math.random(0, 2147483647), math.random(0, 2147483647)) end \
-                  redis.call('SET', ARGV[1] .. ':' .. i, string.rep(table.concat(part), 8)) end return 'filled'";
-    for piece in 1..=PIECES {
-        let (piece, keys) = (piece.to_string(), KEYS_OF_A_PIECE.to_string());
-        assert_eq!(namespace.redis("redis-0", &["eval", script, "0", &piece, &keys]), "filled");
-    }
-}
-
 #[test]
 fn two_hundred_megabytes_come_whole_through_a_way_that_is_cut() {
     let namespace = Namespace::create("exec");
     install(&namespace);
-    fill_with_noise(&namespace);
+    namespace.fill_with_noise("redis-0", PIECES, KEYS_OF_A_PIECE);
     let laptop = Laptop::new(&namespace);
     let line = Line::to(laptop.server());
     let over_the_line = laptop.through(line.address);
@@ -255,7 +244,7 @@ fn left(namespace: &Namespace) -> Vec<String> {
 fn nothing_is_left_in_a_container_when_a_run_is_killed_in_the_middle_of_a_file() {
     let namespace = Namespace::create("exec-killed");
     install(&namespace);
-    fill_with_noise(&namespace);
+    namespace.fill_with_noise("redis-0", PIECES, KEYS_OF_A_PIECE);
     // No dead run's stream is waited for, and a file takes long enough to be seen on its way.
     let laptop = Laptop::with(&namespace, "execStreams: 8", ", uploadMaxPerSecond: 8MiB");
     for round in 0..5 {
@@ -281,7 +270,7 @@ fn nothing_is_left_in_a_container_when_a_run_is_killed_in_the_middle_of_a_file()
 fn append_only_files_come_whole_while_they_are_rewritten() {
     let namespace = Namespace::create("exec-aof");
     install(&namespace);
-    fill_with_noise(&namespace);
+    namespace.fill_with_noise("redis-0", PIECES, KEYS_OF_A_PIECE);
     rewrite(&namespace);
     let laptop = Laptop::new(&namespace);
     let back_up = || laptop.done(&laptop, &["backup", "plain", "--capture", "aof"]);

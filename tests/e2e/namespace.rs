@@ -129,6 +129,19 @@ impl Namespace {
         assert_eq!(self.redis(pod, &["eval", script, "0", &keys.to_string()]), "filled");
     }
 
+    /// Fills a Redis with strings of two kilobytes, which it is told not to compress, in pieces that it takes at once.
+    #[track_caller]
+    pub fn fill_with_noise(&self, pod: &str, pieces: u32, keys_of_a_piece: u32) {
+        self.redis(pod, &["config", "set", "rdbcompression", "no"]);
+        let script = "math.randomseed(ARGV[1]) for i = 1, ARGV[2] do local part = {} for j = 1, 16 do \
+                      part[j] = string.format('%08x%08x', math.random(0, 2147483647), math.random(0, 2147483647)) end \
+                      redis.call('SET', ARGV[1] .. ':' .. i, string.rep(table.concat(part), 8)) end return 'filled'";
+        for piece in 1..=pieces {
+            let (piece, keys) = (piece.to_string(), keys_of_a_piece.to_string());
+            assert_eq!(self.redis(pod, &["eval", script, "0", &piece, &keys]), "filled");
+        }
+    }
+
     fn tell(&self) {
         for what in [&["get", "all,pvc", "-o", "wide"][..], &["get", "events"]] {
             let output = kubectl(&[&["--namespace", &self.name], what].concat()).output();
