@@ -168,8 +168,13 @@ pub(super) async fn capture_all(
             break;
         }
         if is_still {
-            // A replica that had not yet heard of the move: who got the slots may lack what it still has.
+            // Who got the slots may lack what the other one still has.
+            tracing::warn!(
+                "a replica had not yet heard that slots moved; capturing all shards again"
+            );
             moved = (0..now.0.len()).collect();
+        } else {
+            tracing::warn!("slots moved between shards during the capture; capturing those again");
         }
         has_moved = true;
         if round == ROUNDS_MAX {
@@ -178,7 +183,6 @@ pub(super) async fn capture_all(
                 finding: format!("slots moved during each of {ROUNDS_MAX} rounds of captures"),
             });
         }
-        tracing::warn!("slots moved between shards during the capture; capturing those again");
         forget_moved(job, &mut captured, before.0.len() == now.0.len(), &moved).await;
         chosen = job.unless_ended(prepare::choose(job.task, job.found, &after)).await?;
         topology = after;
